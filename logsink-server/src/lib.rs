@@ -1,0 +1,32 @@
+//! The sink server: ingest → queue → drain → index → query.
+//!
+//! Standalone it runs on an on-disk log and an embedded store; in cluster mode on Kafka and Elasticsearch. The two modes
+//! are two compositions of the same steps, put together in [`app`].
+
+// What all steps share; none of these imports a step.
+pub mod config;
+pub mod error;
+pub mod metrics;
+
+// The wire view, used by ingest, drain and index.
+pub mod otlp;
+
+// ingest → queue → drain → index → query
+pub mod drain;
+pub mod index;
+pub mod ingest;
+pub mod offsets;
+pub mod query;
+pub mod queue;
+pub mod sift;
+
+// The control plane: rules in, status out.
+pub mod control;
+
+// Doors.
+pub mod api;
+pub mod cli;
+pub mod ui;
+
+// Wiring.
+pub mod app;

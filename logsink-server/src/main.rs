@@ -1,0 +1,2 @@
+//! logsink-server: arguments → config → run → exit code.
+fn main() {}

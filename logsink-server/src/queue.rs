@@ -1,0 +1,114 @@
+//! What stands between ingest and index: an ordered, durable log of OTLP requests, in partitions.
+//!
+//! Two implementations: [`kafka`] (cluster) and [`disk`] (standalone). A writer's `Ok` means durable: Kafka answered with
+//! acks=all, or the disk log was fsynced.
+
+pub mod disk;
+pub mod kafka;
+
+use std::{future::Future, pin::Pin};
+
+use bytes::Bytes;
+
+/// What travels beside a payload (`logsink::transport::header`): gRPC metadata on the way in, Kafka headers in the topic,
+/// a few bytes in the frame of the disk log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// The sender's instance id; none for a sender that is not the logsink library.
+    pub instance: Option<String>,
+    /// The sender's batch sequence number.
+    pub sequence: Option<u64>,
+    /// The revision of the rules that the sender has applied already.
+    pub rules: Option<String>,
+    /// The sender's loss counters.
+    pub lost: Option<String>,
+}
+
+/// What ingest appends: the bytes of one checked `ExportLogsServiceRequest`.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The request as it came.
+    pub payload: Bytes,
+    /// Log records in it.
+    pub records: u32,
+    /// The first resource's `service.name`: what Kafka's partition is chosen by when there is no instance id.
+    pub service: String,
+    /// What travels beside it.
+    pub headers: Headers,
+}
+
+/// A place in the queue. The disk log has one partition, 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Position {
+    /// The partition.
+    pub partition: i32,
+    /// The message's offset in it.
+    pub offset: i64,
+}
+
+/// What drain reads.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// Where it stands.
+    pub position: Position,
+    /// Rises by one each time the partition is assigned anew: what was read before a rebalance is not confused with what
+    /// comes after it.
+    pub epoch: u32,
+    /// The bytes of one `ExportLogsServiceRequest`, unchecked: another program may have written it.
+    pub payload: Bytes,
+    /// What travels beside it.
+    pub headers: Headers,
+    /// Indexes, ascending, of the records that the server's rules dropped (set by `sift`): they are not indexed, but they
+    /// count, so that the other records' ids stay what they are when the message is read again under other rules.
+    pub dropped: Vec<u32>,
+}
+
+/// What a reader hands to drain.
+#[derive(Debug)]
+pub enum Fetched {
+    /// Messages, in order within each partition; never empty.
+    Messages(Vec<Message>),
+    /// These partitions went to another reader: forget what is under way in them.
+    Revoked(Vec<i32>),
+    /// The queue was closed: nothing will come any more.
+    Closed,
+}
+
+/// What a queue cannot do.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// Worth trying again: a broker is away, a buffer is full.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The batch is over the queue's limit.
+    #[error("the batch has {bytes} bytes and the queue takes {bytes_max} at most: send smaller batches")]
+    TooLarge {
+        /// The batch's size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The disk or the broker refuses: someone has to act.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A boxed future, as the seams' traits hand them out.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The writing end.
+pub trait QueueWriter: Send + Sync + 'static {
+    /// Appends one batch; resolves when it is durable.
+    fn append(&self, batch: Batch) -> BoxFuture<'_, Result<(), QueueError>>;
+}
+
+/// The reading end; each reader has its own.
+pub trait QueueReader: Send + 'static {
+    /// Waits for messages and takes up to about `bytes_max` of payload. Cancel-safe: a dropped call loses nothing.
+    fn next(&mut self, bytes_max: usize) -> BoxFuture<'_, Result<Fetched, QueueError>>;
+    /// Everything before these positions is done with and may be forgotten; a restart begins at them. Their offsets are
+    /// those of the next messages wanted.
+    fn commit(&mut self, next: &[Position]) -> Result<(), QueueError>;
+    /// Commits durably what was committed and gives the partitions back.
+    fn close(self: Box<Self>) -> BoxFuture<'static, Result<(), QueueError>>;
+}

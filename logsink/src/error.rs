@@ -1,0 +1,28 @@
+//! What building and reloading can refuse, and why.
+
+/// A setting that cannot be used: names the setting and says what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct ConfigError {
+    /// The setting's path as the user wrote it: a key of the file, an environment variable or a builder call.
+    pub field: String,
+    /// What is wrong with it and what to write instead.
+    pub message: String,
+}
+
+/// Why the library did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InitError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Another subscriber (or an earlier `init`) is already the global default.
+    #[error(
+        "a global tracing subscriber is already set: call logsink::init() once, before any other subscriber, or add logsink::layer() to yours"
+    )]
+    AlreadyInitialized,
+    /// The background thread did not start.
+    #[error("cannot start the logsink thread: {0}")]
+    Thread(#[source] std::io::Error),
+}

@@ -1,0 +1,1 @@
+//! The rules document (TOML) and its compiled form.

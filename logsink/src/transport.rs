@@ -1,0 +1,86 @@
+//! How a batch leaves the process.
+
+#[cfg(feature = "grpc")]
+pub mod grpc;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+pub mod memory;
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use bytes::Bytes;
+
+/// One batch, ready to be sent: the bytes of one `ExportLogsServiceRequest`.
+///
+/// The sender's instance id and `sequence` travel beside it (gRPC metadata, Kafka headers): a server that sees the pair
+/// again knows that it is the same batch, so a retry doubles nothing.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// `ExportLogsServiceRequest`, protobuf.
+    pub payload: Bytes,
+    /// Log records in it.
+    pub records: u32,
+    /// From 1, by one for each batch of this instance, never used twice.
+    pub sequence: u64,
+}
+
+/// What travels beside every batch, in gRPC metadata and in Kafka headers alike.
+pub mod header {
+    /// The sender's instance id (a UUID made at start).
+    pub const INSTANCE: &str = "logsink-instance";
+    /// [`super::Batch::sequence`], decimal.
+    pub const SEQUENCE: &str = "logsink-sequence";
+    /// The revision of the rules that the sender has applied. Present only when it has rules from a source: the server then
+    /// does not apply its own to the batch, so that nothing is sampled twice.
+    pub const RULES: &str = "logsink-rules";
+    /// The sender's loss counters since its start, `reason=count` separated by commas.
+    pub const LOST: &str = "logsink-lost";
+}
+
+/// A sink's answer to a batch that it took.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// Records that the sink refused for good (OTLP partial success), with its reason.
+    pub rejected: u64,
+    /// The sink's words about them.
+    pub message: String,
+}
+
+/// Why a batch was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// Worth trying again, not before `after` when the sink said so.
+    #[error("{message}")]
+    Retryable {
+        /// What failed.
+        message: String,
+        /// The sink's own wish (`RetryInfo`).
+        after: Option<Duration>,
+    },
+    /// The batch is too large for the sink: halves may pass.
+    #[error("{message}")]
+    TooLarge {
+        /// What failed.
+        message: String,
+    },
+    /// Trying again is pointless.
+    #[error("{message}")]
+    Permanent {
+        /// What failed.
+        message: String,
+    },
+}
+
+/// A future that a transport hands out.
+pub type Sending<'a> = Pin<Box<dyn Future<Output = Result<Accepted, SendError>> + Send + 'a>>;
+
+/// Takes batches out of the process. `Ok` means the sink has taken responsibility: Kafka has acknowledged with acks=all,
+/// or an OTLP server has answered.
+pub trait Transport: Send + Sync + 'static {
+    /// Sends one batch, once: retrying is the worker's matter. Several may be under way at a time.
+    fn send(&self, batch: Batch) -> Sending<'_>;
+    /// Gives up connections, after what is under way has ended.
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async {})
+    }
+}
