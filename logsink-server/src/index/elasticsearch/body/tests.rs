@@ -130,7 +130,10 @@ fn any_text() -> impl Strategy<Value = String> {
 
 /// Few different keys, so that some stand twice, and odd ones.
 fn key_text() -> impl Strategy<Value = String> {
-    prop_oneof![prop::sample::select(vec!["a", "b", "c", "a.b", "b.a", "target", "x\0y"]).prop_map(str::to_owned), any_text()]
+    prop_oneof![
+        prop::sample::select(vec!["a", "b", "c", "a.b", "b.a", "target", "x\0y"]).prop_map(str::to_owned),
+        any_text()
+    ]
 }
 
 proptest! {
