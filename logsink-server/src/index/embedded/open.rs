@@ -79,6 +79,9 @@ impl Message {
     }
 }
 
+/// What a message costs in memory beside its bytes: keeps a flood of tiny ones within the block's bound too.
+const MESSAGE_OVERHEAD: usize = 160;
+
 /// The messages of one block to be.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Open {
@@ -95,7 +98,7 @@ impl Open {
             self.since_ns = message.written_ns;
         }
         self.rows += message.rows;
-        self.bytes += message.payload.len();
+        self.bytes += message.payload.len() + MESSAGE_OVERHEAD;
         self.messages.push(Arc::new(message));
     }
 
