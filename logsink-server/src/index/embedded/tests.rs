@@ -214,6 +214,53 @@ async fn a_message_that_is_not_otlp_stops_the_line_unless_it_can_be_kept() {
     assert!(error.contains("the message at 0 is not OTLP"), "{error}");
 }
 
+/// Keeps dead letters, once it may.
+#[derive(Default)]
+struct Letters {
+    open: std::sync::atomic::AtomicBool,
+    kept: Mutex<Vec<(i64, String)>>,
+}
+
+impl DeadLetters for Letters {
+    fn put(
+        &self,
+        message: &Message,
+        _record: Option<u32>,
+        reason: &str,
+        _bytes: &[u8],
+    ) -> BoxFuture<'_, Result<(), crate::queue::QueueError>> {
+        let kept = self.open.load(Ordering::Relaxed);
+        if kept {
+            lock(&self.kept).push((message.position.offset, reason.to_owned()));
+        }
+        Box::pin(
+            async move { if kept { Ok(()) } else { Err(crate::queue::QueueError::Unavailable("away".to_owned())) } },
+        )
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_not_otlp_is_kept_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let letters = Arc::new(Letters::default());
+    let options = EmbeddedOptions { dead_letters: Some(letters.clone()), ..EmbeddedOptions::new(dir.path()) };
+    let store = Embedded::open(options).unwrap();
+    let mut bad = message(1, &[]);
+    bad.payload = bytes::Bytes::from_static(&[0xff; 9]);
+    let all = [message(0, &[Event::at(0)]), bad, message(2, &[Event::at(2)])];
+    assert!(store.write(&all).await.is_err());
+    assert_eq!(ids(&store, "").await.len(), 2, "the others are not held up");
+    letters.open.store(true, Ordering::Relaxed);
+    assert_eq!(store.write(&all).await.unwrap(), Written { stored: 2, dead: 1, dropped: 0 });
+    let kept = lock(&letters.kept).clone();
+    assert!(kept.len() == 1 && kept[0].0 == 1 && kept[0].1.starts_with("is not OTLP: byte 0"), "{kept:?}");
+    assert_eq!(store.durable(0), Some(0));
+    store.close().await.unwrap();
+    assert_eq!((store.durable(0), store.resume_at()), (Some(3), 3));
+    assert_eq!(store.write(&all).await.unwrap().dead, 0);
+    assert_eq!(lock(&letters.kept).len(), 1);
+}
+
 #[tokio::test]
 async fn a_full_disk_stops_writes_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -19,7 +19,7 @@ fn expected(messages: &[Message], query: &Query) -> Vec<Hit> {
             })
             .unwrap();
     }
-    hits.sort_by(|a, b| b.0.cmp(&a.0));
+    hits.sort_by_key(|(key, _)| std::cmp::Reverse(*key));
     hits.into_iter().map(|(_, hit)| hit).collect()
 }
 
