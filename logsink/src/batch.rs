@@ -12,6 +12,8 @@ use std::{
 
 use bytes::Bytes;
 
+use crate::queue::records;
+
 /// Where to cut. A record that is alone larger than `bytes_max` makes a batch of its own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -149,29 +151,6 @@ impl Sealed {
     }
 }
 
-/// The framed records of a body or a run, each with its frame.
-pub(crate) fn records(run: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = run;
-    std::iter::from_fn(move || {
-        let length = frame_length(rest)?;
-        let (record, tail) = rest.split_at_checked(length)?;
-        rest = tail;
-        Some(record)
-    })
-}
-
-/// The length of the framed record at the start of `bytes`, the frame included.
-fn frame_length(bytes: &[u8]) -> Option<usize> {
-    let mut length = 0usize;
-    for (index, byte) in bytes.iter().skip(1).take(5).enumerate() {
-        length |= usize::from(byte & 0x7f) << (7 * index);
-        if byte & 0x80 == 0 {
-            return Some(length + index + 2);
-        }
-    }
-    None
-}
-
 /// Collects records.
 #[derive(Debug)]
 pub(crate) struct Batcher {
@@ -210,6 +189,11 @@ impl Batcher {
             end += record.len();
         }
         self.append(&run[start..end]);
+    }
+
+    /// How long until the batch begun is due; `None` when there is none.
+    pub(crate) fn due_in(&self, now: Instant) -> Option<Duration> {
+        (self.records > 0).then(|| (self.oldest + self.limits.age_max).saturating_duration_since(now))
     }
 
     /// The batch begun, when its oldest record has waited long enough.

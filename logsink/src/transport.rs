@@ -6,7 +6,7 @@ pub mod grpc;
 pub mod kafka;
 pub mod memory;
 pub mod stdout;
-mod wire;
+pub(crate) mod wire;
 
 use std::{future::Future, pin::Pin, time::Duration};
 
