@@ -27,8 +27,8 @@ use std::{
     time::Duration,
 };
 
-use chunk::{Chunks, NO_CHUNK};
 pub(crate) use chunk::CHUNK_BYTES;
+use chunk::{Chunks, NO_CHUNK};
 pub(crate) use signal::Waker;
 pub(crate) use writer::{Draft, Writer};
 

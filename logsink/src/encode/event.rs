@@ -3,14 +3,13 @@
 //! What does not fit a chunk is cut, never lost: text at a character's end with a marker that tells how much is missing;
 //! a value for which not even that has room is left out and counted in the record's `dropped_attributes_count`.
 
-use std::{
-    error::Error,
-    fmt::{self, Write as _},
-};
+use std::{error::Error, fmt};
 
 use tracing_core::field::{Field, Visit};
 
-use super::{FRAME_BYTES, MARKER_BYTES_MAX, Scalar, Varint, cut, padded, tag, varint_length, write_error, write_marker};
+use super::{
+    FRAME_BYTES, MARKER_BYTES_MAX, Scalar, Varint, cut, padded, tag, varint_length, write_error, write_marker,
+};
 use crate::{
     callsite::{Callsite, FieldPlan, Place},
     queue::Draft,

@@ -69,9 +69,7 @@ impl Chunks {
         if committed > taken {
             // SAFETY: the bytes up to `committed` were written before the release store that this acquire load saw, and
             // their owner does not write to them again before the consumer, which is the caller, resets the chunk.
-            let new = unsafe {
-                std::slice::from_raw_parts(self.start(chunk).add(taken).as_ptr(), committed - taken)
-            };
+            let new = unsafe { std::slice::from_raw_parts(self.start(chunk).add(taken).as_ptr(), committed - taken) };
             each(new);
             control.taken.store(committed, Ordering::Relaxed);
         }

@@ -1,10 +1,15 @@
 //! A thread's pen: starts a record, grows it, publishes it or takes it back.
 
-use std::{ptr::NonNull, sync::Arc};
+use std::{
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
 
 use super::{CHUNK_BYTES, NO_CHUNK, Producer, Seat, Shared, lock};
 use crate::metrics::Reason;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// One thread's access to one queue.
 pub(crate) struct Writer {
@@ -37,7 +42,9 @@ impl Writer {
 
     /// A writer for one record that must not touch the thread's chunk.
     pub(crate) fn stray(queue: &Producer) -> Self {
-        Self { stray: true, ..Self::new(queue) }
+        let mut writer = Self::new(queue);
+        writer.stray = true;
+        writer
     }
 
     /// Whether it writes to this queue.
@@ -197,12 +204,13 @@ impl Draft<'_> {
     /// # Errors
     /// The reason why it must be dropped.
     #[inline]
-    pub(crate) fn commit(mut self) -> Result<(), Reason> {
+    pub(crate) fn commit(self) -> Result<(), Reason> {
         if self.failed {
             return Err(Reason::QueueFull);
         }
         if !self.heap.is_empty() {
-            return if self.writer.shared.give_stray(self.written()) { Ok(()) } else { Err(Reason::QueueFull) };
+            let taken = self.writer.shared.give_stray(&self.heap[..self.length]);
+            return if taken { Ok(()) } else { Err(Reason::QueueFull) };
         }
         self.writer.used += self.length;
         self.writer.shared.chunks.publish(self.writer.chunk, self.writer.used);
