@@ -42,7 +42,9 @@ impl Endpoint {
             ("stdout", _) if rest.trim_matches('/').is_empty() => Ok(Self::Stdout),
             ("http" | "https", Some(address)) => Self::grpc(scheme, address),
             ("kafka", Some(address)) => Self::kafka(address),
-            ("etcd", Some(_)) => Err("finding sinks through etcd is not supported yet: name the sink itself".to_owned()),
+            ("etcd", Some(_)) => {
+                Err("finding sinks through etcd is not supported yet: name the sink itself".to_owned())
+            }
             _ => Err(format!("`{}` cannot be sent to: {forms}", redacted(url))),
         }
     }
@@ -78,7 +80,9 @@ impl Endpoint {
         let (brokers, topic) = address.split_once('/').unwrap_or((address, ""));
         let topic = topic.trim_end_matches('/');
         if brokers.contains('@') {
-            return Err("credentials in the URL are not used: put `sasl.username` and its kin into `[kafka]`".to_owned());
+            return Err(
+                "credentials in the URL are not used: put `sasl.username` and its kin into `[kafka]`".to_owned()
+            );
         }
         if brokers.split(',').any(|broker| broker.trim().is_empty()) {
             return Err("a broker is missing: write `kafka://b1:9092,b2:9092/topic`".to_owned());
