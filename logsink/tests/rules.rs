@@ -42,7 +42,7 @@ fn a_changed_file_changes_what_is_sent() {
     let revision = server.calls().last().unwrap().metadata.get("logsink-rules").cloned();
     assert_eq!(revision.unwrap().to_str().unwrap(), guard.rules().revision);
     #[cfg(feature = "log")]
-    assert_eq!(log::max_level(), log::LevelFilter::Debug, "records of `log` follow");
+    wait_until("records of `log` to follow", || log::max_level() == log::LevelFilter::Debug);
 
     // A bad document never replaces a good one.
     fs::write(&file, "filter = \"debug\"\n[[rule]]\nname = \"x\"\nwhen = 'path='\nthen = \"drop\"\n").unwrap();
