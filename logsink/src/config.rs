@@ -257,6 +257,7 @@ impl Config {
     }
 
     /// The compression for this endpoint.
+    #[cfg(any(feature = "grpc", feature = "kafka"))]
     pub(crate) fn compression(&self, endpoint: &Endpoint) -> Compression {
         self.send.compression.unwrap_or(match endpoint {
             Endpoint::Kafka { .. } => Compression::Zstd,
@@ -278,6 +279,7 @@ impl Config {
         }
     }
 
+    #[cfg(feature = "grpc")]
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.send.timeout_ms)
     }

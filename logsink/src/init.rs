@@ -87,12 +87,16 @@ pub fn builder() -> Builder {
 #[must_use = "nothing starts before `init` or `layer`"]
 pub struct Builder {
     alone: bool,
-    changes: Vec<Box<dyn FnOnce(&mut Config)>>,
+    changes: Vec<Change>,
     transport: Option<Arc<dyn Transport>>,
     capture: Capture,
 }
 
+/// A call of the builder, applied after the file and the environment.
+type Change = Box<dyn FnOnce(&mut Config)>;
+
 /// The directory of the cache below the user's.
+#[cfg(any(feature = "etcd", feature = "grpc"))]
 const CACHE_DIR: &str = "logsink";
 
 impl Builder {
@@ -236,7 +240,7 @@ impl Builder {
 }
 
 /// Defaults, then the file, the environment and the builder's calls.
-fn config(alone: bool, changes: Vec<Box<dyn FnOnce(&mut Config)>>) -> Result<Config, ConfigError> {
+fn config(alone: bool, changes: Vec<Change>) -> Result<Config, ConfigError> {
     let variable = |name: &str| env::var(name).ok();
     let mut config = Config::default();
     if !alone {
