@@ -23,7 +23,7 @@ pub use guard::Guard;
 use crate::{
     Config, ConfigError, InitError, LogsinkLayer,
     batch::Envelope,
-    config::{Endpoint, Rules},
+    config::{Endpoint, Rules, RulesFrom},
     filter::rules::{Document, RuleSet},
     layer::Capture,
     metrics::Metrics,
@@ -120,7 +120,7 @@ impl Builder {
 
     /// Where rules come from: `file:/path`, `etcd://host:2379`, `push` or `none`.
     pub fn rules(self, source: impl Into<String>) -> Self {
-        let source = source.into();
+        let source = RulesFrom::Text(source.into());
         self.configure(|config| config.rules = Some(source))
     }
 
