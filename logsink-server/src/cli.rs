@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The command line: one file a command below `cli/`.
+
+pub mod rules;
