@@ -325,6 +325,7 @@ fn follow_level() {
 }
 
 /// What talks to the outside, made within the worker's runtime.
+#[allow(dead_code, reason = "which clients need what depends on the cargo features")]
 struct Outside {
     config: Config,
     service: String,
