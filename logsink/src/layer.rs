@@ -162,7 +162,7 @@ impl LogsinkLayer {
 
     #[inline]
     fn context_outside<'c>(&self, outside: &'c mut Context) -> &'c Context {
-        if !outside.made_for.is_some_and(|made_for| made_for.layer == self.id) {
+        if outside.made_for.is_none_or(|made_for| made_for.layer != self.id) {
             outside.build_thread(self.id, self.capture);
         }
         outside
