@@ -114,7 +114,6 @@ pub fn load(
 }
 
 /// The variables that are ours, checked for their names.
-#[expect(clippy::type_complexity, reason = "name, setting, kind and text, used only above")]
 fn variables(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(String, &'static str, Kind, String)>, ConfigError> {
