@@ -52,10 +52,18 @@ function toLocal(text) {
 
 // === searching ===
 
+// What stands before the text that the reader wrote.
+const prefix = () => (level.value ? `level>=${level.value} (` : "");
+
 function expression() {
   const text = q.value.trim();
   if (!level.value) return text;
-  return text ? `level>=${level.value} (${text})` : `level>=${level.value}`;
+  return text ? `${prefix()}${text})` : `level>=${level.value}`;
+}
+
+// The server counts columns in the whole expression, the reader in the box.
+function inBox(message) {
+  return message.replace(/^q: /, "").replace(/ at column (\d+)/, (_, column) => ` at column ${Math.max(1, column - prefix().length)}`);
 }
 
 async function search() {
@@ -92,7 +100,8 @@ async function ask(parameters) {
   } catch (problem) {
     if (mine.signal.aborted) return null;
     const offline = problem instanceof TypeError;
-    error.textContent = offline ? "The server does not answer. Is it running?" : problem.message;
+    error.textContent = offline ? "The server does not answer. Is it running?" : inBox(problem.message);
+    empty.hidden = true;
     error.hidden = false;
     status.textContent = "";
     return null;
@@ -126,10 +135,11 @@ function row(hit) {
   const time = element("time", "", clock(hit.time));
   time.dateTime = hit.time;
   time.title = hit.time;
-  const line = element("span", "line", hit.message.slice(0, PREVIEW_CHARS_MAX));
+  const line = element("span", "line");
+  line.append(element("span", "message", hit.message.slice(0, PREVIEW_CHARS_MAX)));
   for (const [key, value] of Object.entries(hit.attributes).slice(0, 12)) {
     if (key.startsWith("code.") || key.startsWith("thread.")) continue;
-    line.append(element("span", "key", `${key}=`), element("span", "", text(value).slice(0, 120)));
+    line.append(element("span", "key", `${key}=`), element("span", "value", text(value).slice(0, 120)));
   }
   const service = element("span", "service", hit.service);
   service.title = hit.service;
