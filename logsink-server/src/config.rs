@@ -9,6 +9,7 @@ pub mod units;
 
 use std::{
     collections::BTreeMap,
+    env,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -269,6 +270,20 @@ impl Config {
     /// Where everything over HTTP is taken.
     pub fn listen_http(&self) -> SocketAddr {
         self.listen.http.map_or((Ipv4Addr::LOCALHOST, PORT_HTTP).into(), |address| address.0)
+    }
+
+    /// Where the server keeps its files: as set, else `$XDG_DATA_HOME/logsink`, else `~/.local/share/logsink`.
+    ///
+    /// # Errors
+    /// When none of these is there to go by.
+    pub fn data_dir(&self) -> Result<PathBuf, ConfigError> {
+        let variable = |name| env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+        let home = || variable("HOME").map(|home| home.join(".local/share"));
+        let default = || variable("XDG_DATA_HOME").or_else(home).map(|dir| dir.join("logsink"));
+        self.data_dir.clone().or_else(default).ok_or_else(|| ConfigError {
+            field: "data_dir".into(),
+            message: "is not set and there is no home directory: name a directory".into(),
+        })
     }
 
     /// How long a graceful stop may take.

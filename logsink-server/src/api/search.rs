@@ -158,3 +158,88 @@ impl std::fmt::Debug for Search {
         f.debug_struct("Search").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::{index::IndexError, query::Page, queue::BoxFuture};
+
+    /// Remembers what it was asked and answers with what it was given.
+    #[derive(Default)]
+    struct Fake {
+        asked: Mutex<Vec<Query>>,
+        away: bool,
+    }
+
+    impl IndexReader for Fake {
+        fn search<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Page, IndexError>> {
+            self.asked.lock().unwrap().push(query.clone());
+            let away = self.away;
+            Box::pin(async move {
+                if away { Err(IndexError::Unavailable("no node answers".into())) } else { Ok(Page::default()) }
+            })
+        }
+
+        fn ready(&self) -> BoxFuture<'_, Result<(), IndexError>> {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    async fn ask(fake: Fake, query: &str) -> (u16, serde_json::Value, Option<Query>, Arc<Metrics>) {
+        let (fake, metrics) = (Arc::new(fake), Metrics::new());
+        let search = Arc::new(Search::new(fake.clone(), metrics.clone()));
+        let uri = format!("/api/v1/search?{query}").parse().unwrap();
+        let response = answer(State(search), uri).await;
+        let status = response.status().as_u16();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let asked = fake.asked.lock().unwrap().pop();
+        (status, serde_json::from_slice(&body).unwrap(), asked, metrics)
+    }
+
+    #[tokio::test]
+    async fn what_is_not_said_has_defaults() {
+        let (status, body, asked, _) = ask(Fake::default(), "").await;
+        let asked = asked.unwrap();
+        assert_eq!((status, asked.limit, &asked.cursor), (200, LIMIT_DEFAULT, &None));
+        assert_eq!(asked.to_ns - asked.from_ns, 900_000_000_000);
+        assert_eq!(body["from"], time::show(asked.from_ns));
+        assert_eq!(body["hits"], serde_json::json!([]));
+    }
+
+    #[tokio::test]
+    async fn everything_said_reaches_the_index() {
+        let query = "q=level%3E%3Dwarn&from=2026-03-01&to=2026-03-02T00%3A00%3A00+01%3A00&limit=7&cursor=abc";
+        let (status, body, asked, _) = ask(Fake::default(), query).await;
+        let asked = asked.unwrap();
+        assert_eq!((status, asked.limit, asked.cursor.as_deref()), (200, 7, Some("abc")));
+        assert_eq!(asked.expr, Expr::parse("level>=warn").unwrap());
+        assert_eq!(body["from"], "2026-03-01T00:00:00.000000000Z");
+        assert_eq!(body["to"], "2026-03-01T23:00:00.000000000Z");
+    }
+
+    #[tokio::test]
+    async fn wrong_parameters_are_named() {
+        for (query, begins) in [
+            ("q=level%3E%3D", "q: "),
+            ("from=yesterday", "from: `yesterday` is not a time"),
+            ("from=now&to=-1h", "from: "),
+            ("limit=0", "limit: `0` is not between 1 and 1000"),
+            ("limit=1001", "limit: `1001`"),
+            ("qeury=x", "Failed to deserialize query string: unknown field `qeury`"),
+        ] {
+            let (status, body, asked, metrics) = ask(Fake::default(), query).await;
+            let error = body["error"].as_str().unwrap();
+            assert!(status == 400 && asked.is_none() && error.starts_with(begins), "{query}: {status} {error}");
+            assert_eq!(metrics.query_refused.get(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_index_that_is_away_is_said() {
+        let (status, body, _, metrics) = ask(Fake { away: true, ..Fake::default() }, "").await;
+        assert_eq!((status, &body["error"]), (503, &"no node answers".into()));
+        assert_eq!(metrics.query_failed.get(), 1);
+    }
+}
