@@ -187,6 +187,12 @@ pub struct Elasticsearch {
     pub password: Option<Secret>,
     /// A PEM file with the authority that signed the nodes' certificates, beside the well-known ones.
     pub ca: Option<PathBuf>,
+    /// Whether to put the index template and the data stream in place. Default: true.
+    pub setup: bool,
+    /// Primary shards of each backing index. Default: the cluster's.
+    pub shards: Option<u32>,
+    /// Copies of each shard. Default: the cluster's.
+    pub replicas: Option<u32>,
 }
 
 /// `[etcd]`
@@ -243,6 +249,9 @@ impl Default for Elasticsearch {
             username: None,
             password: None,
             ca: None,
+            setup: true,
+            shards: None,
+            replicas: None,
         }
     }
 }

@@ -33,7 +33,7 @@ enum Kind {
 
 /// Every setting that the environment can give. The variable's name is the path in capitals with `_` for the dots:
 /// `listen.grpc` is `LOGSINK_SERVER_LISTEN_GRPC`.
-const SETTINGS: [(&str, Kind); 32] = [
+const SETTINGS: [(&str, Kind); 35] = [
     ("mode", Kind::Text),
     ("roles", Kind::List),
     ("data_dir", Kind::Text),
@@ -64,6 +64,9 @@ const SETTINGS: [(&str, Kind); 32] = [
     ("elasticsearch.username", Kind::Text),
     ("elasticsearch.password", Kind::Text),
     ("elasticsearch.ca", Kind::Text),
+    ("elasticsearch.setup", Kind::Bool),
+    ("elasticsearch.shards", Kind::Int),
+    ("elasticsearch.replicas", Kind::Int),
     ("etcd.endpoints", Kind::List),
     ("config", Kind::Text),
 ];
