@@ -30,12 +30,13 @@ use crate::{
     api::{self, health::Health, search::Search},
     config::{Config, Mode, Role},
     control::{self, Control},
-    drain::{Drain, DrainOptions, Sift},
+    drain::{Drain, DrainOptions},
     error::Error,
     index::{IndexReader, IndexWriter},
     ingest::{self, Ingest},
     metrics::Metrics,
     queue::{QueueReader, QueueWriter},
+    sift::Sift,
     ui,
 };
 
@@ -97,7 +98,7 @@ impl App {
         let metrics = Metrics::new();
         let steps = match config.mode() {
             Mode::Standalone => standalone::compose(config, &metrics).await?,
-            Mode::Cluster => unreachable!(),
+            Mode::Cluster => cluster::compose(config, &metrics).await?,
         };
         let control = Control::new(rules::store(config)?, metrics.clone());
         Self::join(config, listeners, steps, control, metrics)
@@ -123,8 +124,8 @@ impl App {
         let search = index.map(|index| Search::new(index, metrics.clone()));
         // queue → drain → index
         let drain = steps.drain.map(|DrainParts { reader, writer }| {
-            let sift: Sift = Arc::new(|message| message);
-            Drain::new(reader, sift, writer, metrics.clone(), drain_options(config))
+            let sift = Sift::new(control.watch());
+            Drain::new(reader, Arc::new(move |message| sift.sift(message)), writer, metrics.clone(), drain_options(config))
         });
         // Doors.
         let health = Arc::new(health);
