@@ -6,12 +6,15 @@
 //! - `opaque`: the paths whose value the index does not hold as the expression language sees it (a list, a map as a whole,
 //!   null, text too long for a term). A search takes events with such a path along and looks at them itself. [`ANY`] stands
 //!   for every path.
+//!
+//! OpenSearch refuses a document for text too long for a term, wherever in a `flat_object` it is. There, attributes with such
+//! text go as a whole into a field that is not indexed, [`KEPT`].
 
 use std::{borrow::Cow, collections::HashMap, io::Write, ops::Range};
 
 use bytes::Bytes;
 
-use super::{number, time};
+use super::{number, setup::Flavor, time};
 use crate::{
     otlp::{self, AnyView, Elements, Pairs, RecordView, ResourceView, WireError},
     queue::Message,
@@ -21,6 +24,8 @@ use crate::{
 pub(super) const TERM_CHARS_MAX: usize = 8_191;
 /// In `opaque`: no path of this event can be trusted to the index.
 pub(super) const ANY: &str = "*";
+/// What comes after the name of a field that is kept and not indexed.
+pub(super) const KEPT: &str = "_kept";
 /// A longer instance id does not fit into a document's id (512 bytes) with what follows it; no sender of ours has one.
 const INSTANCE_BYTES_MAX: usize = 256;
 
@@ -61,7 +66,7 @@ pub(super) fn origin(queue: &str) -> u64 {
 
 impl<'a> Body<'a> {
     /// Writes the documents of `messages`, which come from the queue that `origin` stands for.
-    pub(super) fn write(messages: &'a [Message], origin: u64) -> Self {
+    pub(super) fn write(messages: &'a [Message], origin: u64, flavor: Flavor) -> Self {
         // JSON with its two copies of the keys is two to three times the protobuf.
         let payload: usize = messages.iter().map(|message| message.payload.len()).sum();
         let mut out = Vec::with_capacity(payload * 5 / 2);
@@ -80,7 +85,7 @@ impl<'a> Body<'a> {
                 out.extend_from_slice(b"{\"create\":{\"_id\":");
                 string(&mut out, &id);
                 out.extend_from_slice(b"}}\n");
-                document(&mut out, &record, &resource, &id);
+                document(&mut out, &record, &resource, &id, flavor);
                 out.push(b'\n');
                 items.push(Item { message: index, record: record.index, raw: record.raw, lines: start..out.len() });
             });
@@ -158,7 +163,7 @@ impl<'a> Resource<'a> {
     }
 }
 
-fn document<'a>(out: &mut Vec<u8>, record: &RecordView<'a>, resource: &Resource<'a>, id: &str) {
+fn document<'a>(out: &mut Vec<u8>, record: &RecordView<'a>, resource: &Resource<'a>, id: &str, flavor: Flavor) {
     let mut notes = Notes::default();
     out.extend_from_slice(b"{\"@timestamp\":\"");
     out.extend_from_slice(time::text(time::clamp(record.time_ns())).as_bytes());
@@ -176,14 +181,33 @@ fn document<'a>(out: &mut Vec<u8>, record: &RecordView<'a>, resource: &Resource<
     if let Some(id) = record.span_id() {
         field(out, "span_id", &hex(&id));
     }
-    out.extend_from_slice(b",\"attributes\":");
+    let (start, end) = (out.len(), out.len() + ATTRIBUTES.len());
+    out.extend_from_slice(ATTRIBUTES);
     attributes(out, record.attributes(), &mut notes);
-    out.extend_from_slice(b",\"resource\":");
+    if notes.has_long && flavor == Flavor::OpenSearch {
+        out.splice(start..end, keep(ATTRIBUTES));
+        notes.opaque(Cow::Borrowed(ANY));
+    }
+    if resource.notes.has_long && flavor == Flavor::OpenSearch {
+        out.extend(keep(RESOURCE));
+        notes.opaque(Cow::Borrowed(ANY));
+    } else {
+        out.extend_from_slice(RESOURCE);
+    }
     out.extend_from_slice(&resource.json);
     notes.inherit(&resource.notes, record.attributes());
     notes.write(out);
     rest(out, record);
     out.push(b'}');
+}
+
+const ATTRIBUTES: &[u8] = b",\"attributes\":";
+const RESOURCE: &[u8] = b",\"resource\":";
+
+/// The same member under the name that is not indexed.
+fn keep(member: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    let (name, end) = member.split_at(member.len() - 2);
+    name.iter().chain(KEPT.as_bytes()).chain(end).copied()
 }
 
 /// What no search looks at by itself, kept because it was sent.
@@ -215,6 +239,8 @@ fn rest(out: &mut Vec<u8>, record: &RecordView<'_>) {
 struct Notes<'a> {
     numbers: Vec<(Cow<'a, str>, String)>,
     opaque: Vec<Cow<'a, str>>,
+    /// Whether there is text that does not fit into a term, at any depth.
+    has_long: bool,
 }
 
 impl<'a> Notes<'a> {
@@ -296,6 +322,7 @@ fn members<'a>(out: &mut Vec<u8>, pairs: &[(&'a str, AnyView<'a>)], parent: Opti
             notes.opaque(Cow::Borrowed(ANY));
         }
         let path = parent.map_or(Cow::Borrowed(name), |parent| Cow::Owned(format!("{parent}.{name}")));
+        notes.has_long |= path.len() > TERM_CHARS_MAX;
         self::value(out, value, path, notes);
     }
     out.push(b'}');
@@ -303,10 +330,11 @@ fn members<'a>(out: &mut Vec<u8>, pairs: &[(&'a str, AnyView<'a>)], parent: Opti
 
 fn value<'a>(out: &mut Vec<u8>, value: AnyView<'a>, path: Cow<'a, str>, notes: &mut Notes<'a>) {
     match value {
-        AnyView::Str(text) if text.len() <= TERM_CHARS_MAX => {}
-        AnyView::Bool(_) => {}
-        // Three bytes make four characters.
-        AnyView::Bytes(bytes) if bytes.len() <= TERM_CHARS_MAX / 4 * 3 => {}
+        AnyView::Str(_) | AnyView::Bytes(_) if is_long(value) => {
+            notes.has_long = true;
+            notes.opaque(path);
+        }
+        AnyView::Str(_) | AnyView::Bytes(_) | AnyView::Bool(_) => {}
         AnyView::Int(value) => notes.numbers.push((path, number::code(value as f64))),
         AnyView::Double(value) => {
             // In JSON it is text.
@@ -325,7 +353,7 @@ fn value<'a>(out: &mut Vec<u8>, value: AnyView<'a>, path: Cow<'a, str>, notes: &
             notes.opaque(path);
             return;
         }
-        AnyView::Empty | AnyView::Str(_) | AnyView::Bytes(_) => notes.opaque(path),
+        AnyView::Empty => notes.opaque(path),
     }
     scalar(out, value);
 }
@@ -338,13 +366,28 @@ fn array<'a>(out: &mut Vec<u8>, elements: Elements<'a>, notes: &mut Notes<'a>) {
         match element {
             AnyView::Map(pairs) => {
                 notes.opaque(Cow::Borrowed(ANY));
-                object(out, pairs, None, &mut Notes::default());
+                let mut inside = Notes::default();
+                object(out, pairs, None, &mut inside);
+                notes.has_long |= inside.has_long;
             }
             AnyView::Array(inner) => array(out, inner, notes),
-            _ => scalar(out, element),
+            _ => {
+                notes.has_long |= is_long(element);
+                scalar(out, element);
+            }
         }
     }
     out.push(b']');
+}
+
+/// Whether a value's text is too long for a term.
+fn is_long(value: AnyView<'_>) -> bool {
+    match value {
+        AnyView::Str(text) => text.len() > TERM_CHARS_MAX,
+        // Three bytes make four characters.
+        AnyView::Bytes(bytes) => bytes.len() > TERM_CHARS_MAX / 4 * 3,
+        _ => false,
+    }
 }
 
 fn scalar(out: &mut Vec<u8>, value: AnyView<'_>) {

@@ -130,8 +130,12 @@ impl Compiler {
             return side.unknown();
         }
         match expr {
-            Expr::And(parts) => Dsl::all(parts.iter().map(|part| self.compile(part, side, depth + 1)).collect::<Vec<_>>()),
-            Expr::Or(parts) => Dsl::any(parts.iter().map(|part| self.compile(part, side, depth + 1)).collect::<Vec<_>>()),
+            Expr::And(parts) => {
+                Dsl::all(parts.iter().map(|part| self.compile(part, side, depth + 1)).collect::<Vec<_>>())
+            }
+            Expr::Or(parts) => {
+                Dsl::any(parts.iter().map(|part| self.compile(part, side, depth + 1)).collect::<Vec<_>>())
+            }
             Expr::Not(inner) => self.compile(inner, side.opposite(), depth + 1).not(),
             Expr::Compare(field, Op::Ne, literal) => {
                 let equal = Expr::Compare(field.clone(), Op::Eq, literal.clone());
@@ -277,7 +281,9 @@ mod tests {
 
     #[test]
     fn levels_and_words_are_exact() {
-        for text in ["", "level>=warn", "\"connection refused\"", "service=checkout not level=info", "not (level<error)"] {
+        for text in
+            ["", "level>=warn", "\"connection refused\"", "service=checkout not level=info", "not (level<error)"]
+        {
             assert!(query(&Expr::parse(text).unwrap()).1, "{text}");
         }
         for text in ["path~\"^/api\"", "user=1", "message=x", "not a.b=c"] {
