@@ -21,19 +21,18 @@ mod row;
 mod search;
 mod seen;
 mod side;
+mod stats;
 #[cfg(test)]
 mod tests;
 
 use std::{
     fmt,
     path::PathBuf,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+pub use self::stats::EmbeddedStats;
 use self::{
     block::Block,
     manifest::Manifest,
@@ -41,6 +40,7 @@ use self::{
     publish::When,
     search::{Notice, Snapshot},
     seen::{Novelty, Seen},
+    stats::Counts,
 };
 use super::{IndexError, IndexReader, IndexWriter, Written};
 use crate::{
@@ -123,45 +123,6 @@ struct State {
     seen_durably: Arc<Seen>,
 }
 
-/// Counters since the start, by what they count.
-#[derive(Debug, Default)]
-struct Counts {
-    replayed: AtomicU64,
-    resent: AtomicU64,
-    blocks_published: AtomicU64,
-    blocks_expired: AtomicU64,
-    events_expired: AtomicU64,
-    blocks_damaged: AtomicU64,
-    sides_rebuilt: AtomicU64,
-}
-
-/// What the store holds and what has happened to it since its start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct EmbeddedStats {
-    /// Published blocks.
-    pub blocks: u64,
-    /// Bytes of the published blocks on disk.
-    pub bytes: u64,
-    /// Events in published blocks.
-    pub events: u64,
-    /// Events in memory, covered by the log.
-    pub events_open: u64,
-    /// Messages passed over because this place of the log had been read.
-    pub replayed: u64,
-    /// Messages passed over because their sender had sent the same batch before.
-    pub resent: u64,
-    /// Blocks published.
-    pub blocks_published: u64,
-    /// Blocks deleted by retention.
-    pub blocks_expired: u64,
-    /// Events in the blocks that retention deleted.
-    pub events_expired: u64,
-    /// Blocks found damaged: searches do without them.
-    pub blocks_damaged: u64,
-    /// Side files made again.
-    pub sides_rebuilt: u64,
-}
-
 impl Embedded {
     /// Opens the store in `options.dir`, or makes an empty one, and deletes what a crash left behind.
     ///
@@ -172,6 +133,10 @@ impl Embedded {
         let failed =
             |error: std::io::Error| IndexError::Failed(format!("cannot use {}: {error}", options.dir.display()));
         std::fs::create_dir_all(&options.dir).map_err(failed)?;
+        if let Some(parent) = options.dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            // The log forgets what the manifest has: the directory's own name must survive a power cut too.
+            manifest::sync_dir(parent).map_err(failed)?;
+        }
         let manifest = Manifest::load(&options.dir)?;
         publish::sweep(&options.dir, &manifest).map_err(failed)?;
         let blocks = manifest.blocks.into_iter().map(|entry| Arc::new(Block::new(&options.dir, entry))).collect();
@@ -321,18 +286,22 @@ impl Store {
         match state.seen.note(offset, batch) {
             Novelty::New => state.open.push(taken),
             Novelty::Replayed => _ = self.counts.replayed.fetch_add(1, Ordering::Relaxed),
-            Novelty::Resent => _ = self.counts.resent.fetch_add(1, Ordering::Relaxed),
+            Novelty::Resent => {
+                self.counts.resent.fetch_add(1, Ordering::Relaxed);
+                state.open.push(open::Message::nothing(taken.offset, now_ns()));
+            }
         }
     }
 
     /// A dead letter is done with.
     fn note_dead(&self, message: &Message) {
-        if let Ok(offset) = place(message) {
-            self.state().seen.note(offset, None);
+        let mut state = self.state();
+        if place(message).is_ok_and(|offset| state.seen.note(offset, None) == Novelty::New) {
+            state.open.push(open::Message::nothing(message.position.offset, now_ns()));
         }
     }
 
-    /// Everything written below this offset is in a published block.
+    /// Every message written below this offset is in the manifest, and its records in published blocks.
     fn durable(&self) -> i64 {
         let state = self.state();
         let sealed = state.sealed.as_ref().and_then(|(open, _)| open.offset_min());
@@ -380,25 +349,6 @@ impl Store {
 
     fn is_full(&self, open: &Open) -> bool {
         open.rows >= self.options.block_rows || open.bytes >= self.options.block_bytes
-    }
-
-    fn stats(&self) -> EmbeddedStats {
-        let state = self.state();
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let sealed = state.sealed.as_ref().map_or(0, |(open, _)| open.rows);
-        EmbeddedStats {
-            blocks: state.blocks.len() as u64,
-            bytes: state.blocks.iter().map(|block| block.entry.bytes()).sum(),
-            events: state.blocks.iter().map(|block| u64::from(block.entry.rows)).sum(),
-            events_open: (state.open.rows + sealed) as u64,
-            replayed: count(&self.counts.replayed),
-            resent: count(&self.counts.resent),
-            blocks_published: count(&self.counts.blocks_published),
-            blocks_expired: count(&self.counts.blocks_expired),
-            events_expired: count(&self.counts.events_expired),
-            blocks_damaged: count(&self.counts.blocks_damaged),
-            sides_rebuilt: count(&self.counts.sides_rebuilt),
-        }
     }
 
     /// Publishes and deletes what has come of age, until the store is dropped.

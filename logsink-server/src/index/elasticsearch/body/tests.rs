@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use serde_json::{Map, Value as Json, json};
 
-use super::*;
+use super::{super::number, *};
 use crate::queue::{Headers, Position};
 
 fn wire(value: Any) -> AnyValue {
