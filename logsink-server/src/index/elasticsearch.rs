@@ -178,10 +178,8 @@ impl Elasticsearch {
 impl IndexWriter for Elasticsearch {
     fn write<'a>(&'a self, messages: &'a [Message]) -> BoxFuture<'a, Result<Written, IndexError>> {
         Box::pin(async move {
-            let start = std::time::Instant::now();
             let flavor = self.set_up().await;
-            let written = write::write(self, flavor, messages).await;
-            Ok(written)
+            Ok(write::write(self, flavor, messages).await)
         })
     }
 }
