@@ -13,6 +13,7 @@ mod rules;
 mod standalone;
 mod task;
 mod tls;
+mod watched;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -25,6 +26,7 @@ use self::{
     listen::{Listeners, serve_grpc, serve_http},
     task::Task,
     tls::Certificates,
+    watched::WatchedQueue,
 };
 use crate::{
     api::{self, health::Health, search::Search},
@@ -97,8 +99,8 @@ impl App {
         let listeners = Listeners::open(config).await?;
         let metrics = Metrics::new();
         let steps = match config.mode() {
-            Mode::Standalone => standalone::compose(config, &metrics).await?,
-            Mode::Cluster => cluster::compose(config, &metrics).await?,
+            Mode::Standalone => standalone::compose(config, &metrics)?,
+            Mode::Cluster => cluster::compose(config, &metrics)?,
         };
         let control = Control::new(rules::store(config)?, metrics.clone());
         Self::join(config, listeners, steps, control, metrics)
@@ -127,15 +129,20 @@ impl App {
             let sift = Sift::new(control.watch());
             Drain::new(reader, Arc::new(move |message| sift.sift(message)), writer, metrics.clone(), drain_options(config))
         });
+        // ingest → queue
+        let ingest = steps.queue_writer.map(|writer| {
+            let writer = Arc::new(WatchedQueue::new(writer));
+            let watched = writer.clone();
+            health.add("queue", move || std::future::ready(watched.ready()));
+            Ingest::new(writer, ingest_options(config), metrics.clone())
+        });
         // Doors.
         let health = Arc::new(health);
-        let mut http = api::router(search, health.clone(), metrics.clone())
+        let mut http = api::router(search, health.clone(), metrics)
             .merge(control::http::router(control.clone()))
             .merge(ui::router());
         let mut grpc = Routes::default().add_service(control::push::service(control.clone()));
-        // ingest → queue
-        if let Some(writer) = steps.queue_writer {
-            let ingest = Ingest::new(writer, ingest_options(config), metrics);
+        if let Some(ingest) = ingest {
             http = http.merge(ingest::http::router(ingest.clone()));
             grpc = grpc.add_service(ingest::grpc::service(ingest));
         }

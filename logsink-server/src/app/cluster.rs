@@ -1,8 +1,6 @@
-//! Cluster: Kafka, Elasticsearch and etcd, each only where a role needs it.
+//! Cluster: Kafka, Elasticsearch and etcd, each only where a role needs it. All of them may be away when the server starts.
 
-use std::{sync::Arc, time::Duration};
-
-use tokio::time::{Instant, sleep};
+use std::sync::Arc;
 
 use super::{DrainParts, Steps};
 use crate::{
@@ -16,14 +14,10 @@ use crate::{
     },
 };
 
-/// How long the start waits for brokers that start at the same time; then a supervisor has to try again.
-const BROKERS_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two tries.
-const BROKERS_DELAY: Duration = Duration::from_secs(1);
 /// What goes around the largest request in a Kafka message: headers, and the batch that holds it.
 const MESSAGE_OVERHEAD_BYTES: usize = 1 << 20;
 
-pub(super) async fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, Error> {
+pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, Error> {
     let kafka = config.kafka.as_ref().map(|kafka| (kafka_options(kafka, config), kafka.group.as_str()));
     let drain = kafka.as_ref().filter(|_| config.has(Role::Drain));
     let mut steps = Steps { queue_writer: None, drain: None, index: None };
@@ -31,7 +25,7 @@ pub(super) async fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<S
     // index, for searches and for the drain
     if let Some(elastic) = config.elasticsearch.as_ref().filter(|_| drain.is_some() || config.has(Role::Query)) {
         let dead: Arc<dyn DeadLetters> = match drain {
-            Some((options, _)) => Arc::new(patiently(|| KafkaDeadLetters::connect(options)).await?),
+            Some((options, _)) => Arc::new(KafkaDeadLetters::connect(options)?),
             None => Arc::new(NoDrain),
         };
         let options = elasticsearch_options(elastic, kafka.as_ref().map(|(options, _)| options.topic.clone()));
@@ -39,30 +33,15 @@ pub(super) async fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<S
         steps.index = Some(index.clone());
         // queue → drain
         if let Some((options, group)) = drain {
-            let reader = patiently(|| KafkaReader::connect(options, group)).await?;
+            let reader = KafkaReader::connect(options, group)?;
             steps.drain = Some(DrainParts { reader: Box::new(reader), writer: index });
         }
     }
     // ingest → queue
     if let Some((options, _)) = kafka.as_ref().filter(|_| config.has(Role::Ingest)) {
-        steps.queue_writer = Some(Arc::new(patiently(|| KafkaWriter::connect(options)).await?));
+        steps.queue_writer = Some(Arc::new(KafkaWriter::connect(options)?));
     }
     Ok(steps)
-}
-
-/// Connects, and tries again while the brokers are away: a whole cluster may be starting.
-async fn patiently<T>(connect: impl AsyncFn() -> Result<T, QueueError>) -> Result<T, Error> {
-    let deadline = Instant::now() + BROKERS_TIMEOUT;
-    loop {
-        match connect().await {
-            Ok(connected) => return Ok(connected),
-            Err(error @ QueueError::Unavailable(_)) if Instant::now() < deadline => {
-                tracing::warn!(%error, "waiting for the queue");
-                sleep(BROKERS_DELAY).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 fn kafka_options(kafka: &config::Kafka, config: &Config) -> KafkaOptions {

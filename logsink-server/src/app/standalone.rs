@@ -18,7 +18,7 @@ use crate::{
     queue::disk::{self, DiskDeadLetters, DiskDeadLettersOptions, DiskOptions},
 };
 
-pub(super) async fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, Error> {
+pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, Error> {
     let dir = data::open(config)?;
     let dead = Arc::new(DiskDeadLetters::open(&dir.join("dead"), DiskDeadLettersOptions::default())?);
     let index = Embedded::open(EmbeddedOptions {
