@@ -380,7 +380,7 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let mut state = self.0.state();
         match rebalance {
             Rebalance::Assign(list) => {
@@ -394,7 +394,9 @@ impl ConsumerContext for Context {
                 let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
                 let revoked = |partition: &i32| partitions.contains(partition);
                 state.assigned.retain(|partition| !revoked(partition));
-                state.positions.retain(|partition, _| !revoked(partition));
+                let (last, kept): (BTreeMap<_, _>, _) =
+                    mem::take(&mut state.positions).into_iter().partition(|(partition, _)| revoked(partition));
+                state.positions = kept;
                 state.rebalances += 1;
                 let buffer = mem::take(&mut state.buffer).into_iter();
                 state.buffer = buffer
@@ -406,6 +408,13 @@ impl ConsumerContext for Context {
                 };
                 state.bytes = state.buffer.iter().map(bytes).sum();
                 drop(state);
+                if let (Some(element), false) = (list.elements().first(), last.is_empty()) {
+                    // The next reader begins where this one ended; when it fails, it reads a little again.
+                    let commit = |list| consumer.commit(&list, CommitMode::Async).map_err(config_error);
+                    if let Err(error) = positions(element.topic(), &last).and_then(commit) {
+                        tracing::warn!(%error, "cannot commit the positions of partitions that go to another reader");
+                    }
+                }
                 if !partitions.is_empty() {
                     self.0.push(Event::Revoked(partitions));
                 }
