@@ -27,8 +27,10 @@ mod tests;
 
 use std::{
     fmt,
-    path::PathBuf,
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    thread::JoinHandle,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -93,9 +95,16 @@ impl fmt::Debug for EmbeddedOptions {
 /// How often age is looked at: of the open block, and of what retention deletes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The embedded store. Shared by its writer and its searches.
+/// Held by the process that uses the directory.
+const LOCK: &str = "LOCK";
+
+/// The embedded store. Shared by its writer and its searches. Dropping it waits for a publish under way, and publishes
+/// nothing by itself: what is open is in the log.
 #[derive(Debug)]
-pub struct Embedded(Arc<Store>);
+pub struct Embedded {
+    store: Arc<Store>,
+    upkeep: Option<JoinHandle<()>>,
+}
 
 #[derive(Debug)]
 struct Store {
@@ -106,6 +115,8 @@ struct Store {
     counts: Counts,
     /// Ends the upkeep thread.
     stop: (Mutex<bool>, Condvar),
+    /// Locked until the last user of the store is gone.
+    _lock: File,
 }
 
 #[derive(Debug)]
@@ -137,6 +148,7 @@ impl Embedded {
             // The log forgets what the manifest has: the directory's own name must survive a power cut too.
             manifest::sync_dir(parent).map_err(failed)?;
         }
+        let lock = take_lock(&options.dir)?;
         let manifest = Manifest::load(&options.dir)?;
         publish::sweep(&options.dir, &manifest).map_err(failed)?;
         let blocks = manifest.blocks.into_iter().map(|entry| Arc::new(Block::new(&options.dir, entry))).collect();
@@ -154,36 +166,41 @@ impl Embedded {
             publishing: Mutex::new(()),
             counts: Counts::default(),
             stop: (Mutex::new(false), Condvar::new()),
+            _lock: lock,
         });
-        let upkeep = store.clone();
-        std::thread::Builder::new()
+        let working = store.clone();
+        let upkeep = std::thread::Builder::new()
             .name("embedded-upkeep".to_owned())
-            .spawn(move || upkeep.upkeep())
+            .spawn(move || working.upkeep())
             .map_err(|error| IndexError::Failed(format!("cannot start a thread: {error}")))?;
-        Ok(Arc::new(Self(store)))
+        Ok(Arc::new(Self { store, upkeep: Some(upkeep) }))
     }
 
     /// The log offset to read from after a restart: every message before it is durable here. Some after it may be too; they
     /// are passed over when they come again.
     pub fn resume_at(&self) -> i64 {
-        self.0.state().seen_durably.first_missing().cast_signed()
+        self.store.state().seen_durably.first_missing().cast_signed()
     }
 
     /// What the store holds and what has happened to it.
     pub fn stats(&self) -> EmbeddedStats {
-        self.0.stats()
+        self.store.stats()
     }
 
     /// The blocks that were found damaged, each with its file and what is wrong. Searches answer without them.
     pub fn damaged(&self) -> Vec<String> {
-        self.0.state().blocks.iter().filter_map(|block| block.damage()).collect()
+        self.store.state().blocks.iter().filter_map(|block| block.damage()).collect()
     }
 }
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        *lock(&self.0.stop.0) = true;
-        self.0.stop.1.notify_all();
+        *lock(&self.store.stop.0) = true;
+        self.store.stop.1.notify_all();
+        if let Some(upkeep) = self.upkeep.take() {
+            // A panic there was reported by its hook.
+            let _ = upkeep.join();
+        }
     }
 }
 
@@ -191,10 +208,10 @@ impl IndexWriter for Embedded {
     fn write<'a>(&'a self, messages: &'a [Message]) -> BoxFuture<'a, Result<Written, IndexError>> {
         let messages = messages.to_vec();
         Box::pin(async move {
-            let store = self.0.clone();
+            let store = self.store.clone();
             let (mut written, dead) = off_thread(move || store.write(&messages)).await?;
             for (message, reason) in dead {
-                let Some(letters) = &self.0.options.dead_letters else {
+                let Some(letters) = &self.store.options.dead_letters else {
                     return Err(IndexError::Failed(format!("the message at {} {reason}", message.position.offset)));
                 };
                 letters
@@ -202,30 +219,30 @@ impl IndexWriter for Embedded {
                     .await
                     .map_err(|error| IndexError::Unavailable(format!("cannot keep a dead letter: {error}")))?;
                 written.dead += 1;
-                self.0.note_dead(&message);
+                self.store.note_dead(&message);
             }
             Ok(written)
         })
     }
 
     fn durable(&self, _partition: i32) -> Option<i64> {
-        Some(self.0.durable())
+        Some(self.store.durable())
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), IndexError>> {
-        let store = self.0.clone();
+        let store = self.store.clone();
         Box::pin(off_thread(move || store.publish(When::Now)))
     }
 }
 
 impl IndexReader for Embedded {
     fn search<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Page, IndexError>> {
-        let (store, query) = (self.0.clone(), query.clone());
+        let (store, query) = (self.store.clone(), query.clone());
         Box::pin(off_thread(move || store.search(&query)))
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), IndexError>> {
-        let store = self.0.clone();
+        let store = self.store.clone();
         Box::pin(off_thread(move || store.ready()))
     }
 }
@@ -237,6 +254,18 @@ async fn off_thread<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(IndexError::Failed(format!("the store's work ended early: {error}"))),
+    }
+}
+
+/// Takes the directory's lock, which the system gives back when the process ends, however it ends.
+fn take_lock(dir: &Path) -> Result<File, IndexError> {
+    let failed = |error: &dyn fmt::Display| IndexError::Failed(format!("cannot lock {}: {error}", dir.display()));
+    let file = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK));
+    let file = file.map_err(|error| failed(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(failed(&"another process uses it")),
+        Err(TryLockError::Error(error)) => Err(failed(&error)),
     }
 }
 

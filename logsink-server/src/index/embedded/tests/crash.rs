@@ -66,7 +66,7 @@ async fn a_block_published_late_vouches_for_its_own_messages_alone() {
         assert_eq!(store.write(std::slice::from_ref(message)).await.is_err(), message.position.offset == 9);
     }
     fs::remove_file(&day).unwrap();
-    store.0.publish(publish::When::Sealed).unwrap();
+    store.store.publish(publish::When::Sealed).unwrap();
     assert_eq!((store.resume_at(), store.durable(0)), (10, Some(10)));
     drop(store);
     let store = restart(dir.path(), &log, 10).await;
@@ -129,11 +129,14 @@ proptest! {
                             sent += 1;
                         }
                         log[from..].iter().rev().for_each(|message| {
-                            store.0.write(std::slice::from_ref(message)).unwrap();
+                            store.store.write(std::slice::from_ref(message)).unwrap();
                         });
                     }
                     Step::Publish => store.close().await.unwrap(),
-                    Step::Kill => store = restart(dir.path(), &log, 12).await,
+                    Step::Kill => {
+                        drop(store);
+                        store = restart(dir.path(), &log, 12).await;
+                    }
                     Step::KillInPublish => {
                         let before = fs::read(&manifest).ok();
                         store.close().await.unwrap();
@@ -141,6 +144,7 @@ proptest! {
                             Some(before) => fs::write(&manifest, before).unwrap(),
                             None => _ = fs::remove_file(&manifest),
                         }
+                        drop(store);
                         store = restart(dir.path(), &log, 12).await;
                     }
                 }
