@@ -1,1 +1,235 @@
-//! Placeholder.
+//! The composition: puts the steps together, starts them last to first and stops them first to last.
+//!
+//! ingest → queue → drain → index → query, and beside them the control plane. [`standalone`] and [`cluster`] make the same
+//! [`Steps`] out of different parts; everything from there on is the same for both.
+//!
+//! Stopping: the doors close first, so that no request is half taken; then the drain finishes what is under way and the
+//! index publishes what is open. What does not finish in time is durable in the queue and read again at the next start.
+
+mod cluster;
+mod data;
+mod listen;
+mod rules;
+mod standalone;
+mod task;
+mod tls;
+mod watched;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use axum::Router;
+use tokio::{sync::watch, time::Instant};
+use tonic::service::Routes;
+
+pub use self::listen::Addresses;
+use self::{
+    listen::{Listeners, serve_grpc, serve_http},
+    task::Task,
+    tls::Certificates,
+    watched::WatchedQueue,
+};
+use crate::{
+    api::{self, health::Health, search::Search},
+    config::{Config, Mode, Role},
+    control::{self, Control},
+    drain::{Drain, DrainOptions},
+    error::Error,
+    index::{IndexReader, IndexWriter},
+    ingest::{self, Ingest},
+    metrics::Metrics,
+    queue::{QueueReader, QueueWriter},
+    sift::Sift,
+    ui,
+};
+
+/// How long requests under way may take once the server stops: an export is done within milliseconds, and what holds a
+/// connection for longer is a subscription, which its client renews elsewhere.
+const DOORS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What a mode is made of. A process of a cluster has only what its roles need.
+struct Steps {
+    /// ingest → queue
+    queue_writer: Option<Arc<dyn QueueWriter>>,
+    /// queue → drain → index
+    drain: Option<DrainParts>,
+    /// index → query; without the role query it is only asked how it is
+    index: Option<Arc<dyn IndexReader>>,
+}
+
+/// What the drain joins.
+struct DrainParts {
+    reader: Box<dyn QueueReader>,
+    writer: Arc<dyn IndexWriter>,
+}
+
+/// A server whose steps are ready and whose listeners are open.
+pub struct App {
+    listeners: Listeners,
+    http: Router,
+    grpc: Routes,
+    drain: Option<Drain>,
+    control: Arc<Control>,
+    health: Arc<Health>,
+    stop_timeout: Duration,
+}
+
+/// Reads the TLS files as a start would, and opens nothing.
+///
+/// # Errors
+/// When one cannot be used, by its setting.
+pub fn check_tls(config: &Config) -> Result<(), Error> {
+    install_crypto();
+    config.tls.as_ref().map_or(Ok(()), |tls| Certificates::read(tls).map(drop))
+}
+
+/// One provider of cryptography for every listener and client; a second call changes nothing.
+fn install_crypto() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+// === impl App ===
+
+impl App {
+    /// Opens the listeners, then readies the steps. Connections are taken from [`App::run`] on.
+    ///
+    /// # Errors
+    /// When a listener, a file or a server cannot be used; nothing keeps running then.
+    pub async fn start(config: &Config) -> Result<Self, Error> {
+        install_crypto();
+        let listeners = Listeners::open(config).await?;
+        let metrics = Metrics::new();
+        let steps = match config.mode() {
+            Mode::Standalone => standalone::compose(config, &metrics)?,
+            Mode::Cluster => cluster::compose(config, &metrics)?,
+        };
+        let control = Control::new(rules::store(config)?, metrics.clone());
+        Self::join(config, listeners, steps, control, metrics)
+    }
+
+    /// Joins the steps, last to first.
+    fn join(
+        config: &Config,
+        listeners: Listeners,
+        steps: Steps,
+        control: Arc<Control>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Error> {
+        let mut health = Health::default();
+        // query
+        if let Some(index) = steps.index.clone() {
+            health.add("index", move || {
+                let index = index.clone();
+                async move { index.ready().await.map_err(|error| error.to_string()) }
+            });
+        }
+        let index = steps.index.filter(|_| config.has(Role::Query));
+        let search = index.map(|index| Search::new(index, metrics.clone()));
+        // queue → drain → index
+        let drain = steps.drain.map(|DrainParts { reader, writer }| {
+            let sift = Sift::new(control.watch());
+            Drain::new(reader, Arc::new(move |message| sift.sift(message)), writer, metrics.clone(), drain_options(config))
+        });
+        // ingest → queue
+        let ingest = steps.queue_writer.map(|writer| {
+            let writer = Arc::new(WatchedQueue::new(writer));
+            let watched = writer.clone();
+            health.add("queue", move || std::future::ready(watched.ready()));
+            Ingest::new(writer, ingest_options(config), metrics.clone())
+        });
+        // Doors.
+        let health = Arc::new(health);
+        let mut http = api::router(search, health.clone(), metrics)
+            .merge(control::http::router(control.clone()))
+            .merge(ui::router());
+        let mut grpc = Routes::default().add_service(control::push::service(control.clone()));
+        if let Some(ingest) = ingest {
+            http = http.merge(ingest::http::router(ingest.clone()));
+            grpc = grpc.add_service(ingest::grpc::service(ingest));
+        }
+        Ok(Self { listeners, http, grpc, drain, control, health, stop_timeout: config.stop_timeout() })
+    }
+
+    /// Where the server listens, with the real ports.
+    pub fn addresses(&self) -> Addresses {
+        self.listeners.addresses
+    }
+
+    /// Writes `grpc=ADDRESS` and `http=ADDRESS` lines for programs that started the server with port 0.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_ports(&self, path: &Path) -> Result<(), Error> {
+        self.listeners.addresses.write(path)
+    }
+
+    /// Serves until `stop` becomes true or a step ends by itself, then stops the steps, first to last.
+    ///
+    /// # Errors
+    /// When a step gave up or could not stop in time. Acknowledged events are durable in any case.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
+        let (close_doors, doors_closing) = watch::channel(false);
+        let (stop_drain, drain_stopping) = watch::channel(false);
+
+        // Last to first.
+        let mut drain = self.drain.map(|drain| {
+            Task::spawn("drain", async { drain.run(drain_stopping).await.map_err(|error| Error::step("drain", error)) })
+        });
+        let Listeners { grpc, http, addresses, certificates } = self.listeners;
+        let closing = doors_closing.clone();
+        let mut http = Task::spawn("http", serve_http(http, addresses.http, certificates.clone(), self.http, closing));
+        let mut grpc = grpc.map(|listener| {
+            Task::spawn("grpc", serve_grpc(listener, certificates, self.grpc, doors_closing))
+        });
+
+        let ended = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => Ok(()),
+            error = early_end(&mut drain) => Err(error),
+            error = http.early_end() => Err(error),
+            error = early_end(&mut grpc) => Err(error),
+        };
+
+        // First to last.
+        let deadline = Instant::now() + self.stop_timeout;
+        self.health.stop();
+        self.control.close();
+        close_doors.send_replace(true);
+        for door in grpc.into_iter().chain([http]) {
+            // A client that holds on to its connection is no failure of the server.
+            if let Err(error) = door.end_by(deadline.min(Instant::now() + DOORS_TIMEOUT)).await {
+                tracing::info!(%error, "closed connections that were still open");
+            }
+        }
+        stop_drain.send_replace(true);
+        let drained = match drain {
+            Some(drain) => drain.end_by(deadline).await,
+            None => Ok(()),
+        };
+        ended.and(drained)
+    }
+}
+
+async fn early_end(task: &mut Option<Task>) -> Error {
+    match task {
+        Some(task) => task.early_end().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn ingest_options(config: &Config) -> ingest::Options {
+    ingest::Options {
+        request_bytes_max: config.ingest.request_bytes_max.as_usize(),
+        pending_bytes_max: config.ingest.pending_bytes_max.as_usize(),
+        ..ingest::Options::default()
+    }
+}
+
+fn drain_options(config: &Config) -> DrainOptions {
+    DrainOptions {
+        pending_bytes_max: config.drain.pending_bytes_max.as_usize(),
+        writes_max: config.drain.concurrency,
+        ..DrainOptions::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;
