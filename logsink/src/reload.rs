@@ -13,6 +13,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
+use tracing_core::{Dispatch, subscriber::NoSubscriber};
 
 use crate::filter::rules::{BaseFilter, Document, RuleError, RuleSet};
 
@@ -104,7 +105,7 @@ impl Reload {
         *status = Status { revision: revision.to_owned(), refused: None };
         // Not under the lock: subscribers are asked, and one of them may look at the status.
         drop(status);
-        tracing_core::callsite::rebuild_interest_cache();
+        rebuild_interest();
         Ok(())
     }
 
@@ -133,7 +134,7 @@ impl Reload {
         }
         let next = self.active.load().rules.next_expiry(now_ns).unwrap_or(u64::MAX);
         if self.expiry_ns.compare_exchange(expiry_ns, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            tracing_core::callsite::rebuild_interest_cache();
+            rebuild_interest();
         }
     }
 
@@ -141,6 +142,16 @@ impl Reload {
         // Plain data, whole after every statement: a panic elsewhere does not spoil it.
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Asks every live subscriber anew what it wants of each callsite.
+///
+/// While a process has had one subscriber only, tracing-core asks the calling thread's default instead of its list. Swaps
+/// come from the worker's thread, where a scoped subscriber (`set_default`) is not the default: every callsite would fall
+/// silent. A second subscriber, gone at once, makes it use the list.
+fn rebuild_interest() {
+    drop(Dispatch::new(NoSubscriber::default()));
+    tracing_core::callsite::rebuild_interest_cache();
 }
 
 /// Unix time; 0 when the clock stands before 1970.
@@ -199,6 +210,43 @@ mod tests {
             .unwrap();
         assert_eq!(decide(&reload, &event), Fate::DropByRule(1));
         assert_eq!(reload.active().rules.counts(), [("new", 0), ("noise", 2)]);
+    }
+
+    /// A subscriber that wants everything and is the default of one thread only.
+    struct Wants(Arc<AtomicU64>);
+
+    impl tracing_core::Subscriber for Wants {
+        fn register_callsite(&self, _: &'static tracing_core::Metadata<'static>) -> tracing_core::Interest {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            tracing_core::Interest::always()
+        }
+        fn enabled(&self, _: &tracing_core::Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &tracing_core::span::Attributes<'_>) -> tracing_core::span::Id {
+            tracing_core::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing_core::span::Id, _: &tracing_core::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing_core::span::Id, _: &tracing_core::span::Id) {}
+        fn event(&self, _: &tracing_core::Event<'_>) {}
+        fn enter(&self, _: &tracing_core::span::Id) {}
+        fn exit(&self, _: &tracing_core::span::Id) {}
+    }
+
+    #[test]
+    fn a_swap_on_another_thread_asks_a_scoped_subscriber() {
+        let asked = Arc::new(AtomicU64::new(0));
+        let dispatch = Dispatch::new(Wants(asked.clone()));
+        tracing_core::dispatcher::with_default(&dispatch, || {
+            tracing::info!("registers a callsite");
+            let before = asked.load(Ordering::SeqCst);
+            let reload = Reload::new(RuleSet::compile(&[], "app").unwrap());
+            std::thread::scope(|scope| scope.spawn(|| reload.apply(&documents("filter = \"debug\""), "1")).join())
+                .unwrap()
+                .unwrap();
+            // Once beside the passing subscriber, and once by itself: that answer is the one that stays.
+            assert!(asked.load(Ordering::SeqCst) >= before + 2);
+        });
     }
 
     /// Readers see whole sets only, while writers swap without a pause.
