@@ -407,7 +407,9 @@ impl Config {
             ensure((1..=10_000).contains(&kafka.partitions), "kafka.partitions", || {
                 "is not between 1 and 10000".into()
             })?;
-            ensure(kafka.replication.is_none_or(|copies| (1..=32).contains(&copies)), "kafka.replication", || "is not between 1 and 32".into())?;
+            ensure(kafka.replication.is_none_or(|copies| (1..=32).contains(&copies)), "kafka.replication", || {
+                "is not between 1 and 32".into()
+            })?;
         }
         if let Some(elastic) = &self.elasticsearch {
             urls("elasticsearch.urls", &elastic.urls, "http://127.0.0.1:9200")?;
