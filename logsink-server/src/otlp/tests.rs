@@ -209,7 +209,9 @@ proptest! {
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
         let mut payload = request.encode_to_vec();
-        prop_assume!(!payload.is_empty());
+        if payload.is_empty() {
+            return Ok(());
+        }
         for (at, byte) in damage {
             let at = at.index(payload.len());
             payload[at] = byte;

@@ -60,7 +60,7 @@ pub struct KafkaReader {
 
 enum Stage {
     /// Nothing was asked for.
-    New(Topic, Poller),
+    New(Box<(Topic, Poller)>),
     /// The thread runs, or has ended with this answer.
     Running(oneshot::Receiver<Result<(), QueueError>>),
     /// The thread did not start.
@@ -131,7 +131,7 @@ impl KafkaReader {
         config.set("group.id", group);
         let consumer = config.create_with_context(Context(Arc::clone(&shared))).map_err(config_error)?;
         let poller = Poller { shared: Arc::clone(&shared), consumer, topic: options.topic.clone() };
-        Ok(Self { shared, stage: Stage::New(Topic::new(options.clone()), poller) })
+        Ok(Self { shared, stage: Stage::New(Box::new((Topic::new(options.clone()), poller))) })
     }
 
     /// Bytes that wait for `next`.
@@ -141,8 +141,8 @@ impl KafkaReader {
     }
 
     async fn fetch(&mut self, bytes_max: usize) -> Result<Fetched, QueueError> {
-        if let Stage::New(topic, _) = &self.stage {
-            while let Err(error) = topic.ready().await {
+        if let Stage::New(new) = &self.stage {
+            while let Err(error) = new.0.ready().await {
                 match error {
                     QueueError::Unavailable(message) => tracing::warn!("{message}: trying again"),
                     error => return Err(error),
@@ -151,7 +151,7 @@ impl KafkaReader {
             }
         }
         self.stage = match mem::replace(&mut self.stage, Stage::Failed) {
-            Stage::New(_, poller) => Stage::Running(poller.start()?),
+            Stage::New(new) => Stage::Running(new.1.start()?),
             stage => stage,
         };
         loop {
