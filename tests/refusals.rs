@@ -27,7 +27,7 @@ fn the_server_names_the_setting_that_is_wrong() {
             assert!(said.contains(words), "{text}: {said}");
         }
     }
-    let said = refuse(command(&["--config"]).arg(dir.path().join("nowhere.toml")).current_dir(dir.path()), 1);
+    let said = refuse(command(&["--config"]).arg(dir.path().join("nowhere.toml")).current_dir(dir.path()), 2);
     assert!(said.contains("nowhere.toml"), "{said}");
     fs::write(&file, "data_dir = \"data\"\n").unwrap();
     succeed(command(&["check", "--config"]).arg(&file).current_dir(dir.path()));

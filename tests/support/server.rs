@@ -28,12 +28,12 @@ pub struct Server {
     http: u16,
 }
 
-/// The path of the binary: `$LOGSINK_SERVER_BIN`, else beside this test.
+/// The path of the binary: `$LOGSINK_TEST_SERVER`, else beside this test.
 ///
 /// # Panics
 /// When there is none; says how to build it.
 pub fn binary() -> PathBuf {
-    let path = std::env::var_os("LOGSINK_SERVER_BIN")
+    let path = std::env::var_os("LOGSINK_TEST_SERVER")
         .map_or_else(|| process::target_dir().join("logsink-server"), PathBuf::from);
     assert!(
         path.exists(),
@@ -145,7 +145,7 @@ impl Server {
     /// When the command fails: with its words.
     pub fn try_query(&self, expression: &str) -> Result<Vec<Value>, String> {
         let output = process::run(
-            command(&["query", expression, "--from", "-1h", "--json", "--all", "--limit", "1000"])
+            command(&["query", expression, "--from", "-1h", "--json", "--all"])
                 .args(["--server", &self.http_url("")])
                 .current_dir(&self.dir),
         );
