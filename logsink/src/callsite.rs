@@ -1,1 +1,284 @@
-//! Placeholder.
+//! What is known of an event before it happens: its encoded constants, where its fields go, and which rules concern it.
+//!
+//! A callsite is found through a small table of the calling thread; the table of all callsites behind it is asked once
+//! per thread and callsite, and again after the rules have changed. Callsites are static, so nothing here is ever freed.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, PoisonError, RwLock},
+};
+
+use arc_swap::ArcSwapOption;
+use tracing_core::Metadata;
+
+use crate::{
+    Severity,
+    encode::{Scalar, event::EXCEPTION_MESSAGE, push_attribute, push_delimited, push_text, tag},
+    filter::rules::{Interest, Plan},
+    layer::Capture,
+    queue::FRAME_TAG,
+    reload::Reload,
+};
+
+/// Names under which the library itself writes; a span's field of such a name is not shown. An event's own field is, in
+/// the library's stead.
+pub(crate) mod name {
+    pub(crate) const TARGET: &str = "target";
+    pub(crate) const FILE: &str = "code.file.path";
+    pub(crate) const LINE: &str = "code.line.number";
+    pub(crate) const MODULE: &str = "code.namespace";
+    pub(crate) const THREAD_NAME: &str = "thread.name";
+    pub(crate) const THREAD_ID: &str = "thread.id";
+    pub(crate) const SPAN_NAME: &str = "span.name";
+    pub(crate) const SPAN_PATH: &str = "span.path";
+}
+
+/// Where the value of a field goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The record's body.
+    Body,
+    /// An attribute.
+    Attribute,
+    /// A field that repeats the name of an earlier one.
+    Nowhere,
+}
+
+/// How one field of a callsite is written.
+#[derive(Debug)]
+pub(crate) struct FieldPlan {
+    pub(crate) place: Place,
+    /// The attribute's key.
+    pub(crate) name: &'static str,
+    /// The same, as the encoded field `KeyValue.key`.
+    pub(crate) key: Box<[u8]>,
+    /// How an error in this field repeats its message, when the field is one that errors are put in.
+    pub(crate) exception: Option<Box<FieldPlan>>,
+}
+
+impl FieldPlan {
+    fn attribute(name: &'static str) -> Self {
+        let mut key = Vec::new();
+        push_delimited(&mut key, tag::KEY, name.as_bytes());
+        Self { place: Place::Attribute, name, key: key.into(), exception: None }
+    }
+}
+
+/// A callsite, prepared.
+pub(crate) struct Callsite {
+    pub(crate) severity: Severity,
+    /// The record's start: frame, times (zero), severity and constant attributes.
+    pub(crate) head: Box<[u8]>,
+    /// By field index.
+    pub(crate) fields: Box<[FieldPlan]>,
+    /// [`name_bit`] of every attribute that an event of this callsite may bring itself.
+    pub(crate) name_bits: u64,
+    /// The newest judgement. Two layers in one process replace each other's, which costs time only.
+    judged: ArcSwapOption<Judged>,
+}
+
+/// What one generation of one layer's rules has in store for a callsite.
+pub(crate) struct Judged {
+    stamp: u64,
+    pub(crate) plan: Plan,
+}
+
+impl Judged {
+    /// Whether it was derived from these rules.
+    pub(crate) fn is_of(&self, layer: u64, generation: u64) -> bool {
+        self.stamp == stamp(layer, generation)
+    }
+}
+
+/// One number for a layer and a generation of its rules. The numbers are unique until a layer has seen 2^40 swaps.
+#[inline]
+fn stamp(layer: u64, generation: u64) -> u64 {
+    layer << 40 | generation & ((1 << 40) - 1)
+}
+
+/// One of 64 bits for a name: sets of names that share no bit share no name.
+pub(crate) fn name_bit(name: &str) -> u64 {
+    // FNV-1a.
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    1 << (hash >> 58)
+}
+
+/// Whether this is one of the five callsites that stand for all records of the `log` crate.
+fn stands_for_log(meta: &Metadata<'_>) -> bool {
+    meta.name() == "log event" && meta.target() == "log"
+}
+
+impl Callsite {
+    /// Where the time stands in `head`, after the frame and its own tag.
+    pub(crate) const TIME_AT: usize = 5;
+    /// Where the observed time stands in `head`.
+    pub(crate) const OBSERVED_TIME_AT: usize = 14;
+
+    fn new(meta: &'static Metadata<'static>, capture: Capture) -> Self {
+        let is_log = stands_for_log(meta);
+        let mut fields: Vec<FieldPlan> = Vec::with_capacity(meta.fields().len());
+        for field in meta.fields().iter() {
+            let raw = field.name();
+            let name = match raw {
+                "log.target" if is_log => name::TARGET,
+                "log.file" if is_log => name::FILE,
+                "log.line" if is_log => name::LINE,
+                "log.module_path" if is_log => name::MODULE,
+                _ => raw.strip_prefix("r#").unwrap_or(raw),
+            };
+            let mut plan = FieldPlan::attribute(name);
+            if name == "message" {
+                plan.place = Place::Body;
+            }
+            if fields.iter().any(|earlier| earlier.name == name) {
+                plan.place = Place::Nowhere;
+            }
+            let hidden = is_log && !capture.location && name != name::TARGET && name != "message";
+            if hidden {
+                plan.place = Place::Nowhere;
+            }
+            fields.push(plan);
+        }
+        let has = |fields: &[FieldPlan], name| fields.iter().any(|field| field.name == name);
+        if !has(&fields, EXCEPTION_MESSAGE) {
+            for field in fields.iter_mut().filter(|field| matches!(field.name, "error" | "err")) {
+                field.exception = Some(Box::new(FieldPlan::attribute(EXCEPTION_MESSAGE)));
+            }
+        }
+        let name_bits = fields
+            .iter()
+            .flat_map(|field| [Some(field), field.exception.as_deref()])
+            .flatten()
+            .filter(|field| field.place == Place::Attribute)
+            .fold(0, |bits, field| bits | name_bit(field.name));
+
+        let mut head = vec![FRAME_TAG, 0, 0, 0];
+        head.push(tag::TIME);
+        head.extend_from_slice(&[0; 8]);
+        head.push(tag::OBSERVED_TIME);
+        head.extend_from_slice(&[0; 8]);
+        let severity = Severity::from(meta.level());
+        head.extend_from_slice(&[tag::SEVERITY_NUMBER, severity.0]);
+        push_delimited(&mut head, tag::SEVERITY_TEXT, meta.level().as_str().as_bytes());
+        if !is_log {
+            let free = |name| !has(&fields, name);
+            if free(name::TARGET) {
+                push_text(&mut head, name::TARGET, meta.target());
+            }
+            if capture.location {
+                if let Some(file) = meta.file().filter(|_| free(name::FILE)) {
+                    push_text(&mut head, name::FILE, file);
+                }
+                if let Some(line) = meta.line().filter(|_| free(name::LINE)) {
+                    push_attribute(&mut head, name::LINE, Scalar::int(line.into()).as_bytes());
+                }
+                let other_module = meta.module_path().filter(|module| *module != meta.target());
+                if let Some(module) = other_module.filter(|_| free(name::MODULE)) {
+                    push_text(&mut head, name::MODULE, module);
+                }
+            }
+        }
+        Self { severity, head: head.into(), fields: fields.into(), name_bits, judged: ArcSwapOption::const_empty() }
+    }
+
+    /// What the layer's rules have in store, worked out at most once per generation.
+    pub(crate) fn judge(&self, meta: &Metadata<'_>, layer: u64, reload: &Reload) -> Arc<Judged> {
+        // The generation of the snapshot itself: `Reload::generation` may be one ahead or behind of it.
+        let active = reload.active();
+        let stamp = stamp(layer, active.generation);
+        if let Some(judged) = self.judged.load_full().filter(|judged| judged.stamp == stamp) {
+            return judged;
+        }
+        let judged = Arc::new(Judged { stamp, plan: active.rules.plan(meta) });
+        self.judged.store(Some(judged.clone()));
+        judged
+    }
+}
+
+type Table = RwLock<HashMap<(usize, Capture), &'static Callsite>>;
+
+/// All callsites, by the address of their metadata.
+static CALLSITES: LazyLock<Table> = LazyLock::new(Table::default);
+
+fn address(meta: &Metadata<'_>) -> usize {
+    std::ptr::from_ref(meta).addr()
+}
+
+/// The callsite of this metadata, when it has been prepared.
+pub(crate) fn find(meta: &Metadata<'_>, capture: Capture) -> Option<&'static Callsite> {
+    // The guards protect a map that is whole at any time: a panic elsewhere does not spoil it.
+    CALLSITES.read().unwrap_or_else(PoisonError::into_inner).get(&(address(meta), capture)).copied()
+}
+
+/// The callsite of this metadata, prepared if it was not.
+pub(crate) fn prepare(meta: &'static Metadata<'static>, capture: Capture) -> &'static Callsite {
+    find(meta, capture).unwrap_or_else(|| {
+        let mut callsites = CALLSITES.write().unwrap_or_else(PoisonError::into_inner);
+        callsites.entry((address(meta), capture)).or_insert_with(|| Box::leak(Box::new(Callsite::new(meta, capture))))
+    })
+}
+
+/// Entries of a thread's table: more than the callsites that a thread has hot at a time; 2 KiB.
+const CACHE_ENTRIES: usize = 64;
+
+/// A thread's own table, direct-mapped.
+pub(crate) struct Cache {
+    entries: [Option<Entry>; CACHE_ENTRIES],
+}
+
+struct Entry {
+    address: usize,
+    callsite: &'static Callsite,
+    judged: Arc<Judged>,
+}
+
+/// A callsite with what is in store for it.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'c> {
+    pub(crate) callsite: &'static Callsite,
+    pub(crate) judged: &'c Judged,
+}
+
+impl Known<'_> {
+    #[inline]
+    pub(crate) fn interest(&self) -> Interest {
+        self.judged.plan.interest
+    }
+}
+
+impl Cache {
+    pub(crate) fn new() -> Self {
+        Self { entries: [const { None }; CACHE_ENTRIES] }
+    }
+
+    /// Looks the callsite up, for the rules that are in force.
+    #[inline]
+    pub(crate) fn get(
+        &mut self,
+        meta: &'static Metadata<'static>,
+        layer: u64,
+        capture: Capture,
+        reload: &Reload,
+    ) -> Known<'_> {
+        let address = address(meta);
+        let entry = &mut self.entries[(address >> 5) % CACHE_ENTRIES];
+        let stamp = stamp(layer, reload.generation());
+        if !entry.as_ref().is_some_and(|entry| entry.address == address && entry.judged.stamp == stamp) {
+            *entry = Some(Entry::new(meta, layer, capture, reload));
+        }
+        match entry {
+            Some(entry) => Known { callsite: entry.callsite, judged: &entry.judged },
+            None => unreachable!("filled above"),
+        }
+    }
+}
+
+impl Entry {
+    #[cold]
+    fn new(meta: &'static Metadata<'static>, layer: u64, capture: Capture, reload: &Reload) -> Self {
+        let callsite = prepare(meta, capture);
+        Self { address: address(meta), callsite, judged: callsite.judge(meta, layer, reload) }
+    }
+}

@@ -1,1 +1,318 @@
-//! Placeholder.
+//! Every counter of the library, named once; each record that does not arrive adds to a counter named by its reason.
+//!
+//! The counters are shared relaxed atomics. An event that goes its normal way touches none of them: the worker counts what it
+//! drains and sends, by the batch; a producer counts only what it must drop. So the equation
+//! `emitted = sent + dropped + in flight` is computed without a contended cache line per event.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use crate::Severity;
+
+/// Why a record did not reach the sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Reason {
+    /// The base filter does not want it. Counted only where the decision is made per event: a callsite that the filter
+    /// silences for good costs nothing, hence counts nothing.
+    FilteredByBase,
+    /// A rule dropped it: drop, sample or rate limit. `RuleSet::counts` says which.
+    FilteredByRule,
+    /// The queue's byte budget was spent.
+    QueueFull,
+    /// It is too large, even cut down or alone in its batch.
+    Oversize,
+    /// It was made while another event of this thread was being encoded, and could not be encoded too.
+    Reentrant,
+    /// It was made by a thread of the library or of its clients: letting it in would feed the log with itself.
+    OwnThread,
+    /// It was made by a thread that was ending, whose buffer was gone already.
+    ThreadEnded,
+    /// The sink refused it and took the rest of the batch (OTLP partial success).
+    Rejected,
+    /// The sink refused the whole batch, and trying again is pointless.
+    Permanent,
+    /// The batch was tried as long as the configuration allows.
+    RetriesExhausted,
+    /// It was still waiting when the deadline of the last flush passed.
+    Shutdown,
+}
+
+impl Reason {
+    /// All reasons, in the order of the flow.
+    pub const ALL: [Self; 11] = [
+        Self::FilteredByBase,
+        Self::FilteredByRule,
+        Self::QueueFull,
+        Self::Oversize,
+        Self::Reentrant,
+        Self::OwnThread,
+        Self::ThreadEnded,
+        Self::Rejected,
+        Self::Permanent,
+        Self::RetriesExhausted,
+        Self::Shutdown,
+    ];
+
+    /// Its name in metrics, in headers and on stderr.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FilteredByBase => "filtered_by_base",
+            Self::FilteredByRule => "filtered_by_rule",
+            Self::QueueFull => "queue_full",
+            Self::Oversize => "oversize",
+            Self::Reentrant => "reentrant",
+            Self::OwnThread => "own_thread",
+            Self::ThreadEnded => "thread_ended",
+            Self::Rejected => "rejected",
+            Self::Permanent => "permanent",
+            Self::RetriesExhausted => "retries_exhausted",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
+    /// Whether somebody wanted the record: what a filter, a rule or the feedback guard drops is not a loss.
+    pub fn is_loss(self) -> bool {
+        !matches!(self, Self::FilteredByBase | Self::FilteredByRule | Self::OwnThread)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Levels that drops are counted by: unspecified, trace, debug, info, warn, error, fatal.
+const LEVELS: usize = 7;
+
+/// The live counters. One per pipeline, shared by all its steps.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    dropped: [[AtomicU64; LEVELS]; Reason::ALL.len()],
+    truncated: AtomicU64,
+    drained: AtomicU64,
+    sent: AtomicU64,
+    batches: AtomicU64,
+    bytes: AtomicU64,
+    retries: AtomicU64,
+    splits: AtomicU64,
+    client_lines: AtomicU64,
+}
+
+impl Metrics {
+    /// All counters at zero.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One record will not arrive.
+    pub fn dropped(&self, reason: Reason, severity: Severity) {
+        self.dropped_many(reason, severity, 1);
+    }
+
+    /// `count` records of one level will not arrive.
+    pub fn dropped_many(&self, reason: Reason, severity: Severity, count: u64) {
+        self.dropped[reason as usize][level_index(severity)].fetch_add(count, Relaxed);
+    }
+
+    /// A value of a record was cut short; the record itself goes on.
+    pub fn truncated(&self) {
+        self.truncated.fetch_add(1, Relaxed);
+    }
+
+    /// The worker took `records` out of the queue.
+    pub fn drained(&self, records: u64) {
+        self.drained.fetch_add(records, Relaxed);
+    }
+
+    /// The sink took one batch with `records` in it (those that it rejected not counted) and `bytes` of payload.
+    pub fn sent(&self, records: u64, bytes: u64) {
+        self.sent.fetch_add(records, Relaxed);
+        self.batches.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// A batch is about to be sent once more.
+    pub fn retried(&self) {
+        self.retries.fetch_add(1, Relaxed);
+    }
+
+    /// A batch was too large for the sink and was cut in two.
+    pub fn split(&self) {
+        self.splits.fetch_add(1, Relaxed);
+    }
+
+    /// A client library below a transport wanted to log a line of its own.
+    pub fn client_line(&self) {
+        self.client_lines.fetch_add(1, Relaxed);
+    }
+
+    /// Records dropped for this reason so far, of all levels.
+    pub fn dropped_for(&self, reason: Reason) -> u64 {
+        self.dropped[reason as usize].iter().map(|count| count.load(Relaxed)).sum()
+    }
+
+    /// The loss counters as they ride beside a batch: `reason=count` separated by commas, reasons at zero left out.
+    pub fn lost_header(&self) -> String {
+        let mut text = String::new();
+        for reason in Reason::ALL {
+            let count = self.dropped_for(reason);
+            if count > 0 {
+                let comma = if text.is_empty() { "" } else { "," };
+                text.push_str(&format!("{comma}{reason}={count}"));
+            }
+        }
+        text
+    }
+
+    /// A copy of all counters. Counters are read one after the other, so under load they may be apart by a few events.
+    pub fn snapshot(&self) -> Snapshot {
+        // Outcomes before the drain counter: in flight is then never negative.
+        let sent = self.sent.load(Relaxed);
+        let mut dropped = Vec::new();
+        for reason in Reason::ALL {
+            for (index, count) in self.dropped[reason as usize].iter().enumerate() {
+                let count = count.load(Relaxed);
+                if count > 0 {
+                    dropped.push(Dropped { reason, severity: level_severity(index), count });
+                }
+            }
+        }
+        Snapshot {
+            sent,
+            dropped,
+            drained: self.drained.load(Relaxed),
+            truncated: self.truncated.load(Relaxed),
+            batches: self.batches.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            retries: self.retries.load(Relaxed),
+            splits: self.splits.load(Relaxed),
+            client_lines: self.client_lines.load(Relaxed),
+        }
+    }
+}
+
+fn level_index(severity: Severity) -> usize {
+    // 1, 5, 9, … 21 become 1 to 6; unspecified stays 0.
+    usize::from(severity.floor().0).div_ceil(4)
+}
+
+fn level_severity(index: usize) -> Severity {
+    if index == 0 { Severity::UNSPECIFIED } else { Severity((index as u8 - 1) * 4 + 1) }
+}
+
+/// What did not arrive, for one reason and level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dropped {
+    /// Why.
+    pub reason: Reason,
+    /// The first severity of the records' level.
+    pub severity: Severity,
+    /// How many records.
+    pub count: u64,
+}
+
+/// All counters at one moment, since the start of the process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Records that the worker took out of the queue.
+    pub drained: u64,
+    /// Records that the sink acknowledged.
+    pub sent: u64,
+    /// Records that did not arrive, by reason and level; only those above zero.
+    pub dropped: Vec<Dropped>,
+    /// Values that were cut short.
+    pub truncated: u64,
+    /// Batches that the sink acknowledged.
+    pub batches: u64,
+    /// Payload bytes that the sink acknowledged, before compression.
+    pub bytes: u64,
+    /// Sends after a failed one.
+    pub retries: u64,
+    /// Batches that were cut in two because the sink found them too large.
+    pub splits: u64,
+    /// Lines that client libraries below a transport wanted to log.
+    pub client_lines: u64,
+}
+
+impl Snapshot {
+    /// Records dropped for this reason, of all levels.
+    pub fn dropped_for(&self, reason: Reason) -> u64 {
+        self.dropped.iter().filter(|dropped| dropped.reason == reason).map(|dropped| dropped.count).sum()
+    }
+
+    /// Records that somebody wanted and nobody got.
+    pub fn lost(&self) -> u64 {
+        self.dropped.iter().filter(|dropped| dropped.reason.is_loss()).map(|dropped| dropped.count).sum()
+    }
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sent {} of {} records in {} batches ({} bytes)", self.sent, self.drained, self.batches, self.bytes)?;
+        for (name, count) in [("retries", self.retries), ("splits", self.splits), ("truncated", self.truncated)] {
+            if count > 0 {
+                write!(f, ", {name} {count}")?;
+            }
+        }
+        for reason in Reason::ALL {
+            let count = self.dropped_for(reason);
+            if count > 0 {
+                write!(f, ", {reason} {count}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_are_counted_by_reason_and_level() {
+        let metrics = Metrics::new();
+        metrics.dropped(Reason::QueueFull, Severity::ERROR);
+        metrics.dropped(Reason::QueueFull, Severity(18));
+        metrics.dropped(Reason::QueueFull, Severity::UNSPECIFIED);
+        metrics.dropped_many(Reason::FilteredByRule, Severity::DEBUG, 7);
+        let snapshot = metrics.snapshot();
+        assert_eq!(
+            snapshot.dropped,
+            [
+                Dropped { reason: Reason::FilteredByRule, severity: Severity::DEBUG, count: 7 },
+                Dropped { reason: Reason::QueueFull, severity: Severity::UNSPECIFIED, count: 1 },
+                Dropped { reason: Reason::QueueFull, severity: Severity::ERROR, count: 2 },
+            ]
+        );
+        assert_eq!(snapshot.lost(), 3, "what a rule drops is not lost");
+        assert_eq!(metrics.lost_header(), "filtered_by_rule=7,queue_full=3");
+    }
+
+    #[test]
+    fn every_reason_has_its_own_row_and_every_level_its_own_column() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+        for number in 0..=24 {
+            assert_eq!(level_severity(level_index(Severity(number))), Severity(number).floor());
+        }
+    }
+
+    #[test]
+    fn a_snapshot_reads_as_one_line() {
+        let metrics = Metrics::new();
+        metrics.drained(10);
+        metrics.sent(9, 900);
+        metrics.retried();
+        metrics.dropped(Reason::Rejected, Severity::INFO);
+        assert_eq!(
+            metrics.snapshot().to_string(),
+            "sent 9 of 10 records in 1 batches (900 bytes), retries 1, rejected 1"
+        );
+    }
+}

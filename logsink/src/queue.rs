@@ -1,1 +1,272 @@
-//! Placeholder.
+//! From the application's threads to the worker: per-thread chunks, bounded, never blocking.
+//!
+//! Each thread appends framed records to a 64 KiB chunk of its own and publishes them with one release store, so that the
+//! worker can read them at any time while the thread goes on. Full chunks go to the worker, empty ones come back through
+//! a last-in-first-out pool whose size is the byte budget: the chunk a thread gets is the one most likely still in cache.
+//! When the pool is empty the newest record is refused and its producer counts it.
+//!
+//! Rare records that have no chunk (made inside another event, by a thread that is ending, by the 257th thread of a pool
+//! of 256) go through one small shared buffer, the strays. A thread's records keep their order except around strays.
+//!
+//! A record is framed as the field it becomes in `ScopeLogs` (`0x12`, length, `LogRecord`): a batch body is a plain
+//! concatenation.
+
+mod chunk;
+mod signal;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    cell::Cell,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+pub(crate) use chunk::CHUNK_BYTES;
+use chunk::{Chunks, NO_CHUNK};
+pub(crate) use signal::Waker;
+pub(crate) use writer::{Draft, Writer};
+
+/// `ScopeLogs.log_records`, length-delimited: the first byte of every record.
+pub(crate) const FRAME_TAG: u8 = 0x12;
+
+/// The smallest pool: one chunk being written, one being read.
+const CHUNKS_MIN: usize = 2;
+
+/// The strays get this fraction of the budget on top of it: enough for what is rare by nature.
+const STRAYS_FRACTION: usize = 16;
+
+/// A queue with room for about `bytes_max` bytes of records.
+pub(crate) fn channel(bytes_max: usize) -> (Producer, Consumer) {
+    let count = (bytes_max / CHUNK_BYTES).max(CHUNKS_MIN).min(NO_CHUNK as usize - 1);
+    let shared = Arc::new(Shared {
+        chunks: Chunks::new(count),
+        free: Mutex::new((0..count as u32).rev().collect()),
+        free_count: AtomicUsize::new(count),
+        full: Mutex::new(Vec::with_capacity(count)),
+        seats: Mutex::new(Vec::new()),
+        strays: Mutex::new(Vec::new()),
+        strays_len: AtomicUsize::new(0),
+        strays_max: CHUNK_BYTES * (count / STRAYS_FRACTION).max(1),
+        closed: AtomicBool::new(false),
+        signal: Waker::default(),
+    });
+    let consumer = Consumer {
+        shared: shared.clone(),
+        round: 0,
+        drained_in: vec![0; count],
+        full: Vec::with_capacity(count),
+        current: Vec::new(),
+        strays: Vec::new(),
+    };
+    (Producer { shared }, consumer)
+}
+
+/// What the two ends share.
+pub(crate) struct Shared {
+    chunks: Chunks,
+    /// Empty chunks, the most recently used last.
+    free: Mutex<Vec<u32>>,
+    /// The length of `free`, to refuse quickly when it is empty.
+    free_count: AtomicUsize,
+    /// Chunks that no thread writes to any more, in the order they were filled.
+    full: Mutex<Vec<u32>>,
+    seats: Mutex<Vec<Arc<Seat>>>,
+    strays: Mutex<Vec<u8>>,
+    strays_len: AtomicUsize,
+    strays_max: usize,
+    closed: AtomicBool,
+    signal: Waker,
+}
+
+/// A thread's place in the queue: tells the consumer which chunk the thread is writing.
+struct Seat {
+    /// Stored by the thread: [`NO_CHUNK`] *before* its chunk goes to `full`, the new one after.
+    chunk: AtomicU32,
+    /// The thread has ended.
+    left: AtomicBool,
+}
+
+/// No code that can panic runs under these locks except allocation, so a poisoned one still holds sound data.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn take_free(&self) -> Option<u32> {
+        if self.free_count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut free = lock(&self.free);
+        let chunk = free.pop();
+        self.free_count.store(free.len(), Ordering::Relaxed);
+        chunk
+    }
+
+    fn give_free(&self, chunk: u32) {
+        let mut free = lock(&self.free);
+        free.push(chunk);
+        self.free_count.store(free.len(), Ordering::Relaxed);
+    }
+
+    /// Hands a filled chunk to the consumer. Wakes it only under memory pressure: otherwise it comes by itself soon, and
+    /// waking a thread costs the caller microseconds.
+    fn give_full(&self, chunk: u32) {
+        lock(&self.full).push(chunk);
+        if self.free_count.load(Ordering::Relaxed) < self.chunks.count() / 2 {
+            self.signal.wake();
+        }
+    }
+
+    fn strays_have_room(&self) -> bool {
+        self.strays_len.load(Ordering::Relaxed) < self.strays_max
+    }
+
+    /// Takes one framed record that has no chunk; `false` when the strays' budget is spent.
+    fn give_stray(&self, record: &[u8]) -> bool {
+        let mut strays = lock(&self.strays);
+        if strays.len() + record.len() > self.strays_max {
+            return false;
+        }
+        strays.extend_from_slice(record);
+        self.strays_len.store(strays.len(), Ordering::Relaxed);
+        true
+    }
+}
+
+/// The application's end. Threads write through a [`Writer`] each.
+#[derive(Clone)]
+pub(crate) struct Producer {
+    shared: Arc<Shared>,
+}
+
+impl Producer {
+    /// Asks the worker to come now.
+    pub(crate) fn wake(&self) {
+        self.shared.signal.wake();
+    }
+}
+
+/// The worker's end.
+pub(crate) struct Consumer {
+    shared: Arc<Shared>,
+    /// Counts calls of `drain`.
+    round: u64,
+    /// The round in which each chunk was last recycled.
+    drained_in: Vec<u64>,
+    // Buffers that keep their capacity between rounds.
+    full: Vec<u32>,
+    current: Vec<u32>,
+    strays: Vec<u8>,
+}
+
+impl Consumer {
+    /// Calls `each` with runs of whole framed records: everything that was published before the call. Takes no lock while
+    /// `each` runs. Full chunks come first, so a thread's records keep their order.
+    pub(crate) fn drain(&mut self, each: &mut dyn FnMut(&[u8])) {
+        let shared = &*self.shared;
+        self.round += 1;
+        // The seats are read before the full chunks are taken. So a chunk that a seat shows here is either still being
+        // written, or it is among the full ones of this round and skipped below; and no record that is newer than one
+        // left in `full` can be seen through a seat.
+        self.current.clear();
+        lock(&shared.seats).retain(|seat| {
+            let chunk = seat.chunk.load(Ordering::Acquire);
+            if chunk != NO_CHUNK {
+                self.current.push(chunk);
+            }
+            !seat.left.load(Ordering::Acquire)
+        });
+        std::mem::swap(&mut *lock(&shared.full), &mut self.full);
+        {
+            let mut strays = lock(&shared.strays);
+            std::mem::swap(&mut *strays, &mut self.strays);
+            shared.strays_len.store(0, Ordering::Relaxed);
+        }
+        for chunk in self.full.drain(..) {
+            shared.chunks.read_new(chunk, each);
+            shared.chunks.reset(chunk);
+            self.drained_in[chunk as usize] = self.round;
+            shared.give_free(chunk);
+        }
+        if !self.strays.is_empty() {
+            each(&self.strays);
+            self.strays.clear();
+            self.strays.shrink_to(CHUNK_BYTES);
+        }
+        for &chunk in &self.current {
+            if self.drained_in[chunk as usize] != self.round {
+                shared.chunks.read_new(chunk, each);
+            }
+        }
+    }
+
+    /// Sleeps until memory runs short, somebody asks through a [`Waker`], or `timeout` has passed.
+    pub(crate) fn wait(&self, timeout: Duration) {
+        self.shared.signal.wait(timeout);
+    }
+
+    /// A handle that ends [`Consumer::wait`].
+    pub(crate) fn waker(&self) -> Waker {
+        self.shared.signal.clone()
+    }
+
+    /// Refuses all further records; what is in the queue can still be drained.
+    pub(crate) fn close(&self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Splits a run into its framed records. Stops at the first byte that is not a record's.
+pub(crate) fn records(run: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = run;
+    std::iter::from_fn(move || {
+        let length = frame_length(rest)?;
+        let (record, tail) = rest.split_at_checked(length)?;
+        rest = tail;
+        Some(record)
+    })
+}
+
+/// The length of the framed record at the start of `bytes`, frame included.
+fn frame_length(bytes: &[u8]) -> Option<usize> {
+    let (&tag, rest) = bytes.split_first()?;
+    if tag != FRAME_TAG {
+        return None;
+    }
+    let mut length = 0usize;
+    for (index, &byte) in rest.iter().take(4).enumerate() {
+        length |= usize::from(byte & 0x7f) << (7 * index);
+        if byte < 0x80 {
+            return Some(2 + index + length);
+        }
+    }
+    None
+}
+
+thread_local! {
+    /// No destructor, so it can be read while the thread ends.
+    static OWN_THREAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks the calling thread as the library's own, or as one of its clients': its events are refused, since sending an
+/// event about sending events would never end.
+pub(crate) fn mark_own_thread() {
+    OWN_THREAD.set(true);
+}
+
+/// Whether [`mark_own_thread`] was called on this thread.
+pub(crate) fn is_own_thread() -> bool {
+    OWN_THREAD.get()
+}

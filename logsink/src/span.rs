@@ -1,1 +1,223 @@
-//! Placeholder.
+//! Spans: their fields, encoded once, and the context that they give to the events inside.
+//!
+//! A context is everything that an event gets without bringing it: its thread, the name and path of its span, the fields
+//! of all spans around it and the trace. It is built when it is first needed and kept by the thread, so an event in the
+//! same span costs one copy. Where two spans have a field of the same name, the innermost is shown.
+
+mod fields;
+pub(crate) mod stack;
+
+use std::ops::Range;
+
+use tracing_core::{Subscriber, span};
+use tracing_subscriber::{
+    layer::Context as LayerContext,
+    registry::{LookupSpan, SpanRef},
+};
+
+pub(crate) use fields::{SpanFields, epoch, record};
+
+use crate::{
+    callsite::{Callsite, Place, name, name_bit},
+    encode::{
+        Scalar,
+        event::{EXCEPTION_MESSAGE, Outcome},
+        push_attribute, push_text,
+    },
+    layer::Capture,
+    queue::Draft,
+};
+
+/// A quarter of a chunk: an event must have room beside its context. Fields of outer spans are left out first.
+const CONTEXT_BYTES_MAX: usize = 16 * 1024;
+
+/// Spans that are shown in `span.path` and give their fields; deeper nesting is a runaway recursion.
+const DEPTH_MAX: usize = 128;
+
+/// A thread's or span's share of an event, encoded.
+#[derive(Default)]
+pub(crate) struct Context {
+    /// What it was built for; `None` when for nothing.
+    pub(crate) made_for: Option<MadeFor>,
+    /// Attributes, then (from `ids_at`) the trace's fields.
+    bytes: Vec<u8>,
+    ids_at: usize,
+    /// The attributes' names and places in `bytes`.
+    attributes: Vec<(&'static str, Range<usize>)>,
+    /// [`name_bit`] of every name in `attributes`.
+    name_bits: u64,
+    /// Values that had no room.
+    pub(crate) left_out: u32,
+}
+
+/// Identifies what a context shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MadeFor {
+    /// The layer: each sees its own spans, and captures what it was told to.
+    pub(crate) layer: u64,
+    /// The innermost span's id; 0 for none. Ids are used again after a span has closed.
+    pub(crate) span: u64,
+    /// [`SpanFields::serial`] of that span, never used again; 0 for none.
+    pub(crate) serial: u64,
+    /// [`fields::epoch`] before it was built.
+    pub(crate) epoch: u64,
+}
+
+impl Context {
+    /// How many bytes it adds to a record.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Starts anew with what the thread gives.
+    pub(crate) fn build_thread(&mut self, layer: u64, capture: Capture) {
+        self.clear();
+        if capture.thread {
+            let thread = std::thread::current();
+            if let Some(thread_name) = thread.name() {
+                self.push(name::THREAD_NAME, |out| {
+                    push_text(out, name::THREAD_NAME, crate::encode::cut(thread_name, THREAD_NAME_BYTES_MAX));
+                });
+            }
+            if let Some(id) = thread_number(thread.id()) {
+                self.push(name::THREAD_ID, |out| {
+                    push_attribute(out, name::THREAD_ID, Scalar::int(id).as_bytes());
+                });
+            }
+        }
+        self.ids_at = self.bytes.len();
+        self.made_for = Some(MadeFor { layer, span: 0, serial: 0, epoch: 0 });
+    }
+
+    /// Starts anew with what this span, those around it and the thread give.
+    pub(crate) fn build_span<S>(
+        &mut self,
+        layer: u64,
+        capture: Capture,
+        leaf: &SpanRef<'_, S>,
+        ids: impl FnOnce(&mut Vec<u8>),
+    ) where
+        S: for<'a> LookupSpan<'a>,
+    {
+        self.build_thread(layer, capture);
+        let epoch = fields::epoch();
+        if capture.spans {
+            let mut path: Vec<&'static str> = leaf.scope().take(DEPTH_MAX).map(|span| span.name()).collect();
+            path.reverse();
+            let path = path.join(":");
+            self.push(name::SPAN_NAME, |out| push_text(out, name::SPAN_NAME, leaf.name()));
+            self.push(name::SPAN_PATH, |out| push_text(out, name::SPAN_PATH, fields::shortened(&path).as_ref()));
+            // From the innermost out: a name that is there already stays.
+            for span in leaf.scope().take(DEPTH_MAX) {
+                if let Some(fields) = span.extensions().get::<SpanFields>() {
+                    for field in fields.iter() {
+                        self.push(field.name, |out| out.extend_from_slice(&field.encoded));
+                    }
+                }
+            }
+        }
+        self.ids_at = self.bytes.len();
+        ids(&mut self.bytes);
+        self.made_for = Some(MadeFor { layer, span: leaf.id().into_u64(), serial: serial(leaf), epoch });
+    }
+
+    fn clear(&mut self) {
+        self.made_for = None;
+        self.bytes.clear();
+        self.attributes.clear();
+        self.name_bits = 0;
+        self.left_out = 0;
+    }
+
+    fn push(&mut self, key: &'static str, write: impl FnOnce(&mut Vec<u8>)) {
+        let known = self.attributes.iter().any(|(name, _)| *name == key);
+        if known || matches!(key, name::TARGET | name::FILE | name::LINE | name::MODULE) {
+            return;
+        }
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        if self.bytes.len() > CONTEXT_BYTES_MAX {
+            self.bytes.truncate(start);
+            self.left_out += 1;
+            return;
+        }
+        self.attributes.push((key, start..self.bytes.len()));
+        self.name_bits |= name_bit(key);
+    }
+
+    /// Appends itself to an event's record, without the attributes that the event brings itself.
+    #[inline]
+    pub(crate) fn append(&self, draft: &mut Draft<'_>, callsite: &Callsite, event: &Outcome) {
+        draft.open_reserve();
+        if self.name_bits & callsite.name_bits == 0 {
+            draft.put(&self.bytes);
+        } else {
+            self.append_others(draft, callsite, event);
+        }
+    }
+
+    #[cold]
+    fn append_others(&self, draft: &mut Draft<'_>, callsite: &Callsite, event: &Outcome) {
+        for (name, range) in &self.attributes {
+            let brought = (event.exception && *name == EXCEPTION_MESSAGE)
+                || callsite.fields.iter().enumerate().any(|(index, field)| {
+                    // Beyond the 64th field it is not known whether it has a value; a missing attribute is better than
+                    // a double one.
+                    field.place == Place::Attribute
+                        && field.name == *name
+                        && (index >= 64 || event.recorded & (1 << index) != 0)
+                });
+            if !brought {
+                draft.put(&self.bytes[range.clone()]);
+            }
+        }
+        draft.put(&self.bytes[self.ids_at..]);
+    }
+}
+
+/// Longer names are cut; the system shows 15 bytes of them at most.
+const THREAD_NAME_BYTES_MAX: usize = 256;
+
+/// The number in `ThreadId(7)`, which the standard library shows in no other way.
+fn thread_number(id: std::thread::ThreadId) -> Option<i64> {
+    format!("{id:?}").trim_matches(|letter: char| !letter.is_ascii_digit()).parse().ok()
+}
+
+/// A span's serial number; 0 when it was created on a thread whose spans are ignored.
+pub(crate) fn serial<S>(span: &SpanRef<'_, S>) -> u64
+where
+    S: for<'a> LookupSpan<'a>,
+{
+    span.extensions().get::<SpanFields>().map_or(0, |fields| fields.serial)
+}
+
+/// Keeps the fields of a new span.
+pub(crate) fn on_new<S>(attributes: &span::Attributes<'_>, id: &span::Id, context: &LayerContext<'_, S>)
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    // Before the span's extensions are locked: this may run the user's code, which may log.
+    let fields = record(|visitor| attributes.record(visitor));
+    if let Some(span) = context.span(id) {
+        let mut extensions = span.extensions_mut();
+        // Two layers of this library in one subscriber share them.
+        if extensions.get_mut::<SpanFields>().is_none() {
+            extensions.insert(SpanFields::new(fields));
+        }
+    }
+}
+
+/// Adds fields that a span was given later.
+pub(crate) fn on_record<S>(values: &span::Record<'_>, id: &span::Id, context: &LayerContext<'_, S>)
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let fields = record(|visitor| values.record(visitor));
+    if let Some(span) = context.span(id) {
+        if let Some(kept) = span.extensions_mut().get_mut::<SpanFields>() {
+            kept.update(fields);
+        }
+        fields::advance_epoch();
+    }
+}

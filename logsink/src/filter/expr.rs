@@ -103,22 +103,38 @@ pub struct SyntaxError {
     pub hint: Option<String>,
 }
 
+mod decide;
+mod matches;
+mod parse;
+mod print;
+mod words;
+
+pub(crate) use self::parse::nearest;
+pub use self::{decide::Facts, words::words};
+
+/// The longest expression, in bytes: a page of text; more is a program's mistake, not a person's wish.
+pub const EXPR_BYTES_MAX: usize = 16 * 1024;
+/// The deepest nesting of parentheses and `not`: matching recurses as deep, on the caller's stack.
+pub const EXPR_DEPTH_MAX: usize = 64;
+/// The most words in one quoted text: which of them have been seen is kept in one word while a message is read.
+pub const KEYWORD_WORDS_MAX: usize = 64;
+
 impl Expr {
     /// Parses an expression. Empty text matches every event.
     ///
     /// # Errors
     /// When the text is not an expression, or is deeper or longer than the limits allow.
-    pub fn parse(_text: &str) -> Result<Self, SyntaxError> {
-        unimplemented!()
+    pub fn parse(text: &str) -> Result<Self, SyntaxError> {
+        parse::parse(text)
     }
 
-    /// Whether the event matches.
-    pub fn matches(&self, _event: &dyn super::EventView) -> bool {
-        unimplemented!()
+    /// Whether the event matches. Does not allocate, unless the event's view does.
+    pub fn matches(&self, event: &dyn super::EventView) -> bool {
+        matches::matches(self, event)
     }
-}
 
-/// Calls `each` with every word of `text`, lower-cased, as Elasticsearch's `standard` analyzer cuts it.
-pub fn words(_text: &str, _each: &mut dyn FnMut(&str)) {
-    unimplemented!()
+    /// Whether it holds for every event (`Some(true)`) or for none (`Some(false)`) of which these facts are known.
+    pub fn decide(&self, facts: &Facts<'_>) -> Option<bool> {
+        decide::decide(self, facts)
+    }
 }

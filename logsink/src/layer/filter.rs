@@ -1,0 +1,63 @@
+//! Tells `tracing` which callsites and spans the rules want, for this layer alone.
+
+use std::sync::Arc;
+
+use tracing_core::{LevelFilter, Metadata, subscriber::Interest as CallsiteInterest};
+use tracing_subscriber::layer::{Context, Filter};
+
+use super::Capture;
+use crate::{Severity, callsite, filter::rules::Interest, reload::Reload};
+
+/// The rules as a per-layer filter: disables what no event of a callsite can pass. What depends on values is decided by the
+/// layer, when it has them.
+#[derive(Debug)]
+pub struct RulesFilter {
+    layer: u64,
+    reload: Arc<Reload>,
+    capture: Capture,
+}
+
+impl RulesFilter {
+    pub(super) fn new(layer: u64, reload: Arc<Reload>, capture: Capture) -> Self {
+        Self { layer, reload, capture }
+    }
+
+    fn wants(&self, meta: &Metadata<'_>) -> bool {
+        if meta.is_event() {
+            // Prepared callsites remember; records of the `log` crate come with metadata made for the moment.
+            return match callsite::find(meta, self.capture) {
+                Some(callsite) => callsite.judge(meta, self.layer, &self.reload).plan.interest != Interest::Never,
+                None => self.reload.active().rules.interest(meta) != Interest::Never,
+            };
+        }
+        self.wants_span(meta)
+    }
+
+    /// A rule that drops events says nothing about spans: an error inside keeps the fields of the `info` span around it,
+    /// though a rule drops that target's `info` events. So spans go by the base filter, and by rules that keep more.
+    fn wants_span(&self, meta: &Metadata<'_>) -> bool {
+        let active = self.reload.active();
+        active.rules.base().wants(meta.target(), Severity::from(meta.level()))
+            || active.rules.interest(meta) != Interest::Never
+    }
+}
+
+impl<S> Filter<S> for RulesFilter {
+    fn enabled(&self, meta: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        self.wants(meta)
+    }
+
+    fn callsite_enabled(&self, meta: &'static Metadata<'static>) -> CallsiteInterest {
+        // Asked anew, not remembered: a rule may have expired without a swap.
+        let wanted = if meta.is_event() {
+            self.reload.active().rules.interest(meta) != Interest::Never
+        } else {
+            self.wants_span(meta)
+        };
+        if wanted { CallsiteInterest::always() } else { CallsiteInterest::never() }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.reload.active().rules.max_level())
+    }
+}

@@ -1,0 +1,49 @@
+//! Wakes the worker; cheap when it is awake already.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, Thread},
+    time::{Duration, Instant},
+};
+
+use super::lock;
+
+/// Ends the worker's wait, from any thread.
+#[derive(Clone, Default)]
+pub(crate) struct Waker {
+    signal: Arc<Signal>,
+}
+
+#[derive(Default)]
+struct Signal {
+    /// Somebody has asked and the worker has not noticed yet: only the first to ask pays for waking it.
+    asked: AtomicBool,
+    sleeper: Mutex<Option<Thread>>,
+}
+
+impl Waker {
+    /// Ends the current wait, or the next one when the worker is busy.
+    pub(crate) fn wake(&self) {
+        if !self.signal.asked.swap(true, Ordering::AcqRel) {
+            if let Some(sleeper) = &*lock(&self.signal.sleeper) {
+                sleeper.unpark();
+            }
+        }
+    }
+
+    pub(super) fn wait(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        // Registered before `asked` is looked at: who asks later finds the sleeper, who asked earlier is seen.
+        *lock(&self.signal.sleeper) = Some(thread::current());
+        while !self.signal.asked.swap(false, Ordering::AcqRel) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::park_timeout(left);
+        }
+    }
+}

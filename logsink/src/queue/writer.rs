@@ -1,0 +1,243 @@
+//! A thread's pen: starts a record, grows it, publishes it or takes it back.
+
+use std::{
+    ptr::NonNull,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
+
+use super::{CHUNK_BYTES, NO_CHUNK, Producer, Seat, Shared, lock};
+use crate::metrics::Reason;
+
+/// One thread's access to one queue.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    /// Taken at the first record. `None` for good in a stray writer, which never owns a chunk.
+    seat: Option<Arc<Seat>>,
+    stray: bool,
+    chunk: u32,
+    /// The start of `chunk`; dangling when there is none.
+    start: NonNull<u8>,
+    /// Bytes published in `chunk`.
+    used: usize,
+    /// The size of `chunk`; 0 when there is none.
+    size: usize,
+}
+
+impl Writer {
+    /// A writer for a thread that will write more.
+    pub(crate) fn new(queue: &Producer) -> Self {
+        Self {
+            shared: queue.shared.clone(),
+            seat: None,
+            stray: false,
+            chunk: NO_CHUNK,
+            start: NonNull::dangling(),
+            used: 0,
+            size: 0,
+        }
+    }
+
+    /// A writer for one record that must not touch the thread's chunk.
+    pub(crate) fn stray(queue: &Producer) -> Self {
+        let mut writer = Self::new(queue);
+        writer.stray = true;
+        writer
+    }
+
+    /// Whether it writes to this queue.
+    #[inline]
+    pub(crate) fn writes_to(&self, queue: &Producer) -> bool {
+        Arc::ptr_eq(&self.shared, &queue.shared)
+    }
+
+    /// Whether nobody reads its queue any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::Relaxed)
+    }
+
+    /// Starts a record with `room` bytes at once and `reserve` bytes kept for its end.
+    ///
+    /// # Errors
+    /// The reason why the record must be dropped: no room, or the queue is closed.
+    #[inline]
+    pub(crate) fn draft(&mut self, room: usize, reserve: usize) -> Result<Draft<'_>, Reason> {
+        if self.is_closed() {
+            return Err(Reason::Shutdown);
+        }
+        // SAFETY: `used` is at most `size`, so this is inside the chunk or one past it; with no chunk it adds 0.
+        let base = unsafe { self.start.add(self.used) };
+        let capacity = self.size - self.used;
+        let mut draft = Draft { base, length: 0, capacity, reserve, failed: false, heap: Vec::new(), writer: self };
+        if draft.room(room) {
+            Ok(draft)
+        } else if draft.failed {
+            Err(Reason::QueueFull)
+        } else {
+            Err(Reason::Oversize)
+        }
+    }
+
+    /// Takes a fresh chunk, copies `begun` (the start of a record in the present chunk) to it and hands the present one
+    /// over. `false`, with nothing changed, when the pool is empty.
+    fn change_chunk(&mut self, begun: &[u8]) -> bool {
+        let Some(fresh) = self.shared.take_free() else { return false };
+        let start = self.shared.chunks.start(fresh);
+        // SAFETY: this thread has just become the owner of `fresh`, of which nothing is published; a record is shorter
+        // than a chunk, and the two chunks do not overlap.
+        unsafe { std::ptr::copy_nonoverlapping(begun.as_ptr(), start.as_ptr(), begun.len()) };
+        self.hand_over();
+        let seat = self.seat.get_or_insert_with(|| {
+            let seat = Arc::new(Seat { chunk: AtomicU32::new(NO_CHUNK), left: AtomicBool::new(false) });
+            lock(&self.shared.seats).push(seat.clone());
+            seat
+        });
+        seat.chunk.store(fresh, Ordering::Release);
+        (self.chunk, self.start, self.used, self.size) = (fresh, start, 0, CHUNK_BYTES);
+        true
+    }
+
+    /// Gives the present chunk, if any, to the consumer. Nothing may be written to it afterwards.
+    fn hand_over(&mut self) {
+        if self.chunk != NO_CHUNK {
+            if let Some(seat) = &self.seat {
+                // Before the chunk is among the full ones: see `Consumer::drain`.
+                seat.chunk.store(NO_CHUNK, Ordering::Release);
+            }
+            self.shared.give_full(self.chunk);
+            (self.chunk, self.start, self.used, self.size) = (NO_CHUNK, NonNull::dangling(), 0, 0);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.hand_over();
+        if let Some(seat) = &self.seat {
+            seat.left.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// A record being written. Dropped without [`Draft::commit`], it leaves no trace.
+pub(crate) struct Draft<'w> {
+    writer: &'w mut Writer,
+    /// Where the record starts.
+    base: NonNull<u8>,
+    /// Bytes written.
+    length: usize,
+    /// Bytes from `base` that may be written.
+    capacity: usize,
+    /// Of these, bytes that [`Draft::room`] does not give away.
+    reserve: usize,
+    /// The queue is full.
+    failed: bool,
+    /// Owns the bytes at `base` when the record is a stray, else empty.
+    heap: Vec<u8>,
+}
+
+impl Draft<'_> {
+    /// Makes room for `bytes` more; `false` when the record would become larger than a chunk or the queue is full.
+    #[inline]
+    pub(crate) fn room(&mut self, bytes: usize) -> bool {
+        self.capacity - self.length >= bytes.saturating_add(self.reserve) || self.grow(bytes)
+    }
+
+    /// Bytes that [`Draft::room`] would still give without moving the record.
+    pub(crate) fn left(&self) -> usize {
+        (self.capacity - self.length).saturating_sub(self.reserve)
+    }
+
+    /// Lifts the reserve: what was kept for the end may be written.
+    pub(crate) fn open_reserve(&mut self) {
+        self.reserve = 0;
+    }
+
+    /// Whether the queue was full, so that the record cannot be completed.
+    pub(crate) fn failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Bytes written.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Appends bytes for which there is room.
+    ///
+    /// # Panics
+    /// When there is not.
+    #[inline]
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        assert!(end <= self.capacity);
+        // SAFETY: `base..base + capacity` is memory that only this draft may touch (unpublished bytes of a chunk that the
+        // thread owns, or `heap`), and the line above keeps the copy inside. `bytes` cannot overlap it: a reference into
+        // it borrows the draft.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(self.length), bytes.len()) };
+        self.length = end;
+    }
+
+    /// What was written, for corrections in place.
+    #[inline]
+    pub(crate) fn written(&mut self) -> &mut [u8] {
+        // SAFETY: only this draft may touch these bytes, see `put`; they are initialised, as chunks and `heap` start
+        // zeroed.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.length) }
+    }
+
+    /// Replaces the whole record; `false` when there is no room for it.
+    pub(crate) fn replace(&mut self, record: &[u8]) -> bool {
+        if record.len() > self.length && !self.room(record.len() - self.length) {
+            return false;
+        }
+        self.length = 0;
+        self.put(record);
+        true
+    }
+
+    /// Publishes the record.
+    ///
+    /// # Errors
+    /// The reason why it must be dropped.
+    #[inline]
+    pub(crate) fn commit(self) -> Result<(), Reason> {
+        if self.failed {
+            return Err(Reason::QueueFull);
+        }
+        if !self.heap.is_empty() {
+            let taken = self.writer.shared.give_stray(&self.heap[..self.length]);
+            return if taken { Ok(()) } else { Err(Reason::QueueFull) };
+        }
+        self.writer.used += self.length;
+        self.writer.shared.chunks.publish(self.writer.chunk, self.writer.used);
+        Ok(())
+    }
+
+    /// Moves the record to the start of a fresh chunk.
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, bytes: usize) -> bool {
+        if self.failed || self.capacity == CHUNK_BYTES {
+            return false;
+        }
+        // SAFETY: as in `written`; a slice of its own, because the writer is borrowed beside it.
+        let begun = unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.length) };
+        if !self.writer.stray && self.writer.change_chunk(begun) {
+            self.base = self.writer.start;
+        } else if self.writer.shared.strays_have_room() {
+            let mut heap = vec![0; CHUNK_BYTES];
+            heap[..begun.len()].copy_from_slice(begun);
+            self.base = NonNull::from(heap.as_mut_slice()).cast();
+            self.heap = heap;
+        } else {
+            self.failed = true;
+            return false;
+        }
+        self.capacity = CHUNK_BYTES;
+        self.left() >= bytes
+    }
+}
