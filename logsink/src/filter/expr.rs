@@ -107,6 +107,8 @@ mod decide;
 mod matches;
 mod parse;
 mod print;
+#[cfg(test)]
+pub(crate) mod tests;
 mod words;
 
 pub(crate) use self::parse::nearest;

@@ -1,8 +1,34 @@
-//! The matcher.
-use super::{Expr, Op};
-use std::cmp::Ordering;
+//! Whether an expression holds for an event. Nothing is allocated here: numbers are written into small buffers on the
+//! stack where their text is needed.
+
+use std::{cmp::Ordering, io::Write};
+
+use super::{Expr, Field, Literal, Op};
+use crate::filter::{EventView, Value};
+
+pub(super) fn matches(expr: &Expr, event: &dyn EventView) -> bool {
+    match expr {
+        Expr::And(all) => all.iter().all(|part| matches(part, event)),
+        Expr::Or(any) => any.iter().any(|part| matches(part, event)),
+        Expr::Not(inner) => !matches(inner, event),
+        Expr::Level(op, level) => op.holds(event.severity().floor().cmp(level)),
+        Expr::Compare(field, Op::Ne, literal) => !compare(field, Op::Eq, literal, event),
+        Expr::Compare(field, op, literal) => compare(field, *op, literal, event),
+        Expr::Match(field, pattern) => with_text(field, event, |text| pattern.0.is_match(text)),
+        Expr::Keyword(keyword) => keyword.words.is_empty() || keyword.is_in(&event.message()),
+        Expr::Exists(field) => match field {
+            Field::Service => !event.service().is_empty(),
+            Field::Target => !event.target().is_empty(),
+            Field::Message => !event.message().is_empty(),
+            Field::TraceId => event.trace_id().is_some(),
+            Field::SpanId => event.span_id().is_some(),
+            Field::Attribute(key) => event.attribute(key).is_some(),
+        },
+    }
+}
+
 impl Op {
-    /// Whether the comparison holds for two values that compare so.
+    /// Whether the comparison holds between two values that are ordered so.
     pub fn holds(self, ordering: Ordering) -> bool {
         match self {
             Self::Eq => ordering.is_eq(),
@@ -14,6 +40,64 @@ impl Op {
         }
     }
 }
-pub(super) fn matches(_expr: &Expr, _event: &dyn crate::filter::EventView) -> bool {
-    unimplemented!()
+
+/// All operators but `!=`.
+fn compare(field: &Field, op: Op, literal: &Literal, event: &dyn EventView) -> bool {
+    let Field::Attribute(key) = field else {
+        return op == Op::Eq && with_text(field, event, |text| text == literal.text);
+    };
+    // Integers are compared as doubles, like literals: every index does so.
+    let number = match event.attribute(key) {
+        None => return false,
+        Some(Value::Int(number)) => number as f64,
+        Some(Value::Double(number)) => number,
+        Some(Value::Text(text)) => return op == Op::Eq && text == literal.text.as_str(),
+        Some(Value::Bool(value)) => return op == Op::Eq && literal.text == bool_text(value),
+    };
+    match literal.number {
+        Some(wanted) => number.partial_cmp(&wanted).is_some_and(|ordering| op.holds(ordering)),
+        // A text that is no number equals no number's text; only NaN and the infinities have such.
+        None => false,
+    }
+}
+
+/// The answer for the field's text; `false` when the event has no such field.
+fn with_text(field: &Field, event: &dyn EventView, ask: impl FnOnce(&str) -> bool) -> bool {
+    match field {
+        Field::Service => ask(event.service()),
+        Field::Target => ask(event.target()),
+        Field::Message => ask(&event.message()),
+        Field::TraceId => event.trace_id().is_some_and(|id| ask(hex(&id, &mut [0; 32]))),
+        Field::SpanId => event.span_id().is_some_and(|id| ask(hex(&id, &mut [0; 16]))),
+        Field::Attribute(key) => match event.attribute(key) {
+            None => false,
+            Some(Value::Text(text)) => ask(&text),
+            Some(Value::Bool(value)) => ask(bool_text(value)),
+            Some(Value::Int(number)) => ask(itoa::Buffer::new().format(number)),
+            Some(Value::Double(number)) => ask(double_text(number, &mut [0; 32])),
+        },
+    }
+}
+
+fn bool_text(value: bool) -> &'static str {
+    if value { "true" } else { "false" }
+}
+
+/// The shortest decimal that reads as the same number, as JSON writers print it; at most 24 bytes.
+fn double_text(number: f64, buffer: &mut [u8; 32]) -> &str {
+    let mut rest = &mut buffer[..];
+    let written = match write!(rest, "{number:?}") {
+        Ok(()) => 32 - rest.len(),
+        Err(_) => 0,
+    };
+    std::str::from_utf8(&buffer[..written]).unwrap_or_default()
+}
+
+fn hex<'b>(id: &[u8], buffer: &'b mut [u8]) -> &'b str {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (byte, digits) in id.iter().zip(buffer.chunks_exact_mut(2)) {
+        digits[0] = DIGITS[usize::from(byte >> 4)];
+        digits[1] = DIGITS[usize::from(byte & 15)];
+    }
+    std::str::from_utf8(buffer).unwrap_or_default()
 }

@@ -437,7 +437,8 @@ impl Source<'_> {
 
 const THEN_HINT: &str = "write \"keep\", \"drop\", { sample = 0.1 }, { rate_limit = { per_second = 100 } }, { redact = [\"field\"] } or { set_level = \"debug\" }";
 
-/// Unix nanoseconds; none without a date, a time and an offset, and before 1970.
+/// Unix nanoseconds; none without a date, a time and an offset. Before 1970 and after 2554 it stays at the
+/// first and last nanosecond that a `u64` holds: long ago, and never.
 fn unix_ns(time: &Datetime) -> Option<u64> {
     let (date, clock) = (time.date?, time.time?);
     let offset_minutes = match time.offset? {
@@ -452,6 +453,6 @@ fn unix_ns(time: &Datetime) -> Option<u64> {
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
     let days = year.div_euclid(400) * 146_097 + day_of_era - 719_468;
     let minutes = (days * 24 + i64::from(clock.hour)) * 60 + i64::from(clock.minute) - offset_minutes;
-    let seconds = u64::try_from(minutes * 60 + i64::from(clock.second.unwrap_or(0))).ok()?;
-    seconds.checked_mul(1_000_000_000)?.checked_add(u64::from(clock.nanosecond.unwrap_or(0)))
+    let seconds = u64::try_from(minutes * 60 + i64::from(clock.second.unwrap_or(0))).unwrap_or(0);
+    Some(seconds.saturating_mul(1_000_000_000).saturating_add(u64::from(clock.nanosecond.unwrap_or(0))))
 }
