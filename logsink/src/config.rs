@@ -1,4 +1,312 @@
-//! Placeholder.
-/// Placeholder.
-#[derive(Debug, Clone, Default)]
-pub struct Config {}
+//! Settings as plain data: text → [`Config`], validated. Opens no file and no socket; `init.rs` does.
+//!
+//! Later layers win: defaults, `logsink.toml`, `OTEL_*` variables, `LOGSINK_*` variables, builder calls.
+
+mod endpoint;
+mod env;
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+
+pub use endpoint::{ENDPOINT_DEFAULT, Endpoint};
+
+use crate::{ConfigError, batch, retry};
+
+/// All settings of the library. Every key may be left out.
+///
+/// ```toml
+/// endpoint = "kafka://b1:9092,b2:9092/otlp_logs"
+/// service = "checkout"
+/// filter = "info,hyper=warn"
+/// rules = "file:/etc/logsink/rules.toml"
+///
+/// [resource]
+/// "deployment.environment.name" = "production"
+///
+/// [batch]
+/// bytes_max = 1048576
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where events go: `http://host:4317`, `https://…`, `kafka://b1:9092,b2:9092/topic` or `stdout:`.
+    /// Default: [`ENDPOINT_DEFAULT`].
+    pub endpoint: Option<String>,
+    /// `service.name`. Default: the name of the executable.
+    pub service: Option<String>,
+    /// The base filter, in `EnvFilter` directive syntax. Default: `info`.
+    pub filter: Option<String>,
+    /// Where rules come from: `file:/path`, `etcd://e1:2379,e2:2379`, `push` (the server of a gRPC endpoint) or `none`.
+    /// Default: `push` for a gRPC endpoint, else `none`.
+    pub rules: Option<String>,
+    /// Where the last good rules are kept. Default: `$XDG_CACHE_HOME/logsink`, else `~/.cache/logsink`.
+    pub cache_dir: Option<PathBuf>,
+    /// Further resource attributes; they win over what the library finds out by itself.
+    pub resource: BTreeMap<String, String>,
+    /// gRPC metadata sent with every batch, such as `authorization`.
+    pub headers: BTreeMap<String, Secret>,
+    /// The queue between the application's threads and the worker.
+    pub queue: Queue,
+    /// When a batch is cut.
+    pub batch: Batch,
+    /// How a batch is sent.
+    pub send: Send,
+    /// What happens when sending fails.
+    pub retry: Retry,
+    /// TLS of an `https://` endpoint.
+    pub tls: Tls,
+    /// Further librdkafka properties, such as `security.protocol`; they win over the library's own.
+    pub kafka: BTreeMap<String, Secret>,
+}
+
+/// The queue between the application's threads and the worker.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Queue {
+    /// Bytes of memory for events that wait. Default 64 MiB: about half a million events of 120 bytes, some seconds of a busy
+    /// service's log while its sink restarts. When it is spent, new events are dropped and counted by level.
+    pub bytes_max: usize,
+}
+
+/// When a batch is cut.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Batch {
+    /// Payload bytes, before compression. Default 1 MiB: a quarter of what a gRPC server takes by default, and what a Kafka
+    /// broker takes.
+    pub bytes_max: usize,
+    /// Records. Default 8192.
+    pub records_max: u32,
+    /// How long a record may wait for company, in milliseconds. Default 200.
+    pub age_ms_max: u64,
+}
+
+/// How a batch is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Send {
+    /// Batches under way at a time. Default 4.
+    pub in_flight_max: usize,
+    /// How long the sink may take to answer one attempt, in milliseconds. Default 10,000.
+    pub timeout_ms: u64,
+    /// `none`, `gzip` or `zstd`; Kafka also takes `lz4`. Default: `zstd` for Kafka, `none` for the loopback, else `gzip`,
+    /// which every OTLP server takes.
+    pub compression: Option<Compression>,
+    /// How long the guard waits for the last events when it is dropped, in milliseconds. Default 5,000.
+    pub flush_timeout_ms: u64,
+}
+
+/// How payloads are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Compression {
+    None,
+    Gzip,
+    Zstd,
+    Lz4,
+}
+
+/// What happens when sending fails.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Retry {
+    /// The delay after the first failure, in milliseconds; doubles with every further one. Default 100.
+    pub delay_ms_min: u64,
+    /// Doubling ends here, in milliseconds. Default 5,000: also how late a sink's return may be noticed.
+    pub delay_ms_max: u64,
+    /// A batch is given up after this long, in milliseconds. Default: never, the queue being the bound.
+    pub elapsed_ms_max: Option<u64>,
+}
+
+/// TLS of an `https://` endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Tls {
+    /// PEM file of authorities to trust. Default: the Mozilla roots compiled in.
+    pub ca: Option<PathBuf>,
+    /// PEM file of the client's certificate chain, for mTLS.
+    pub certificate: Option<PathBuf>,
+    /// PEM file of the client's key, for mTLS.
+    pub key: Option<PathBuf>,
+    /// The name that the server's certificate is checked against. Default: the endpoint's host.
+    pub server_name: Option<String>,
+}
+
+/// A value that may be a credential: its debug form does not show it.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { bytes_max: 64 << 20 }
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { bytes_max: 1 << 20, records_max: 8192, age_ms_max: 200 }
+    }
+}
+
+impl Default for Send {
+    fn default() -> Self {
+        Self { in_flight_max: 4, timeout_ms: 10_000, compression: None, flush_timeout_ms: 5_000 }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { delay_ms_min: 100, delay_ms_max: 5_000, elapsed_ms_max: None }
+    }
+}
+
+/// Below this the queue's chunks of 64 KiB do not go round between the threads.
+const QUEUE_BYTES_MIN: usize = 1 << 20;
+/// A chunk of the queue: what its largest record needs.
+const BATCH_BYTES_MIN: usize = 64 << 10;
+/// What a gRPC server takes by default, less room for the frame around the payload.
+const BATCH_BYTES_MAX: usize = (4 << 20) - (4 << 10);
+/// Sends beyond this gain nothing and cost memory: each holds a batch.
+const IN_FLIGHT_MAX: usize = 64;
+
+impl Config {
+    /// Reads the text of a `logsink.toml`.
+    ///
+    /// # Errors
+    /// When it is not TOML, or has a key that is not known or a value of a wrong type. `name` says where the text is from.
+    pub fn from_toml(text: &str, name: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text)
+            .map_err(|error| ConfigError { field: name.to_owned(), message: error.to_string().trim_end().to_owned() })
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// The first value that cannot be used.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.endpoint()?;
+        self.rule_source()?;
+        if self.service.as_deref().is_some_and(|service| service.trim().is_empty()) {
+            return refuse("service", "is empty: write the service's name or leave it out");
+        }
+        within("queue.bytes_max", self.queue.bytes_max, QUEUE_BYTES_MIN, usize::MAX)?;
+        within("batch.bytes_max", self.batch.bytes_max, BATCH_BYTES_MIN, BATCH_BYTES_MAX)?;
+        within("batch.records_max", self.batch.records_max, 1, u32::MAX)?;
+        within("batch.age_ms_max", self.batch.age_ms_max, 1, 60_000)?;
+        within("send.in_flight_max", self.send.in_flight_max, 1, IN_FLIGHT_MAX)?;
+        within("send.timeout_ms", self.send.timeout_ms, 1, 600_000)?;
+        within("retry.delay_ms_min", self.retry.delay_ms_min, 1, 600_000)?;
+        within("retry.delay_ms_max", self.retry.delay_ms_max, self.retry.delay_ms_min, 600_000)?;
+        if self.tls.certificate.is_some() != self.tls.key.is_some() {
+            return refuse("tls", "`certificate` and `key` go together: give both or neither");
+        }
+        Ok(())
+    }
+
+    /// The endpoint, read.
+    ///
+    /// # Errors
+    /// When it is not a URL that the library can send to, or needs a cargo feature that is off.
+    pub fn endpoint(&self) -> Result<Endpoint, ConfigError> {
+        let url = self.endpoint.as_deref().unwrap_or(ENDPOINT_DEFAULT);
+        Endpoint::parse(url).map_err(|message| ConfigError { field: "endpoint".to_owned(), message })
+    }
+
+    /// Where rules come from.
+    ///
+    /// # Errors
+    /// When `rules` is none of the known forms, or needs a cargo feature that is off.
+    pub fn rule_source(&self) -> Result<Rules, ConfigError> {
+        let grpc = matches!(self.endpoint()?, Endpoint::Grpc { .. });
+        let Some(text) = self.rules.as_deref() else {
+            return Ok(if grpc { Rules::Push } else { Rules::None });
+        };
+        Ok(match text.split_once(':') {
+            None if text == "none" => Rules::None,
+            None if text == "push" && grpc => Rules::Push,
+            None if text == "push" => {
+                return refuse("rules", "`push` needs a gRPC endpoint: name a file or etcd instead");
+            }
+            Some(("file", path)) if !path.is_empty() => Rules::File(path.trim_start_matches("//").into()),
+            Some(("etcd", hosts)) if hosts.starts_with("//") && hosts.len() > 2 => {
+                if !cfg!(feature = "etcd") {
+                    return refuse("rules", "this build has no etcd: add the cargo feature `etcd` of logsink");
+                }
+                Rules::Etcd(hosts[2..].trim_end_matches('/').split(',').map(|host| format!("http://{host}")).collect())
+            }
+            _ => {
+                let forms = "`file:/path`, `etcd://host:2379`, `push` or `none`";
+                return refuse("rules", &format!("`{text}` is not a source of rules: write {forms}"));
+            }
+        })
+    }
+
+    /// The compression for this endpoint.
+    pub(crate) fn compression(&self, endpoint: &Endpoint) -> Compression {
+        self.send.compression.unwrap_or(match endpoint {
+            Endpoint::Kafka { .. } => Compression::Zstd,
+            Endpoint::Grpc { loopback: false, .. } => Compression::Gzip,
+            Endpoint::Grpc { .. } | Endpoint::Stdout => Compression::None,
+        })
+    }
+
+    pub(crate) fn limits(&self) -> batch::Limits {
+        let Batch { bytes_max, records_max, age_ms_max } = self.batch;
+        batch::Limits { bytes_max, records_max, age_max: Duration::from_millis(age_ms_max) }
+    }
+
+    pub(crate) fn retry_policy(&self) -> retry::Policy {
+        retry::Policy {
+            delay_min: Duration::from_millis(self.retry.delay_ms_min),
+            delay_max: Duration::from_millis(self.retry.delay_ms_max),
+            elapsed_max: self.retry.elapsed_ms_max.map(Duration::from_millis),
+        }
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.send.timeout_ms)
+    }
+}
+
+/// Where rules come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rules {
+    /// Nowhere: only the base filter decides.
+    None,
+    /// A file, watched.
+    File(PathBuf),
+    /// etcd at these URLs.
+    Etcd(Vec<String>),
+    /// The server of the gRPC endpoint.
+    Push,
+}
+
+fn refuse<T>(field: &str, message: &str) -> Result<T, ConfigError> {
+    Err(ConfigError { field: field.to_owned(), message: message.to_owned() })
+}
+
+fn within<T: PartialOrd + fmt::Display>(field: &str, value: T, min: T, max: T) -> Result<(), ConfigError> {
+    if value < min || value > max {
+        return refuse(field, &format!("{value} is out of range: write a number from {min} to {max}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@ pub mod grpc;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod memory;
+pub mod stdout;
+pub(crate) mod wire;
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -20,8 +22,18 @@ pub struct Batch {
     pub payload: Bytes,
     /// Log records in it.
     pub records: u32,
-    /// From 1, by one for each batch of this instance, never used twice.
+    /// From 1, by one for each batch of this instance, never used twice for different contents: a retry keeps it, the
+    /// halves of a batch that was too large get new ones.
     pub sequence: u64,
+    /// What travels beside the payload: names from [`header`] and their values. A transport passes them on as they are.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Batch {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(have, _)| *have == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// What travels beside every batch, in gRPC metadata and in Kafka headers alike.

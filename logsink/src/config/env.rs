@@ -1,0 +1,185 @@
+//! Environment variables over the file: `OTEL_*` as the OpenTelemetry specification names them, then `LOGSINK_*`.
+//!
+//! A `LOGSINK_*` variable is the key's path in capitals: `batch.bytes_max` is `LOGSINK_BATCH_BYTES_MAX`. An empty variable
+//! counts as unset, as the specification wants it.
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use super::{Compression, Config, Secret};
+use crate::ConfigError;
+
+/// Reads one variable.
+type Read<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl Config {
+    /// Lays the environment over what is there. `read` gives a variable's value.
+    ///
+    /// # Errors
+    /// When a variable's value cannot be used.
+    pub fn apply_env(&mut self, read: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+        let read = |name: &str| read(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        self.apply_otel(&read)?;
+        self.apply_own(&read)
+    }
+
+    fn apply_otel(&mut self, read: Read<'_>) -> Result<(), ConfigError> {
+        // What is said of logs alone wins over what is said of all signals.
+        let signal = |name: &str| -> Option<(String, String)> {
+            [format!("OTEL_EXPORTER_OTLP_LOGS_{name}"), format!("OTEL_EXPORTER_OTLP_{name}")]
+                .into_iter()
+                .find_map(|name| read(&name).map(|value| (name, value)))
+        };
+        if let Some((_, url)) = signal("ENDPOINT") {
+            if let Some((name, protocol)) = signal("PROTOCOL").filter(|(_, protocol)| protocol != "grpc") {
+                let message = format!("`{protocol}` is not spoken: write `grpc`, and the port of a gRPC endpoint");
+                return Err(ConfigError { field: name, message });
+            }
+            self.endpoint = Some(url.trim_end_matches('/').to_owned());
+        }
+        if let Some((name, text)) = signal("HEADERS") {
+            self.headers.extend(pairs(&name, &text)?.into_iter().map(|(key, value)| (key, Secret(value))));
+        }
+        if let Some((name, text)) = signal("TIMEOUT") {
+            self.send.timeout_ms = parse(&name, &text)?;
+        }
+        if let Some((name, text)) = signal("COMPRESSION") {
+            self.send.compression = Some(compression(&name, &text)?);
+        }
+        for (name, file) in [
+            ("CERTIFICATE", &mut self.tls.ca),
+            ("CLIENT_CERTIFICATE", &mut self.tls.certificate),
+            ("CLIENT_KEY", &mut self.tls.key),
+        ] {
+            if let Some((_, path)) = signal(name) {
+                *file = Some(path.into());
+            }
+        }
+        if let Some(text) = read("OTEL_RESOURCE_ATTRIBUTES") {
+            let mut attributes = pairs("OTEL_RESOURCE_ATTRIBUTES", &text)?;
+            if let Some(service) = attributes.remove("service.name") {
+                self.service = Some(service);
+            }
+            self.resource.extend(attributes);
+        }
+        if let Some(service) = read("OTEL_SERVICE_NAME") {
+            self.service = Some(service);
+        }
+        Ok(())
+    }
+
+    fn apply_own(&mut self, read: Read<'_>) -> Result<(), ConfigError> {
+        let text = |name: &str, field: &mut Option<String>| {
+            if let Some(value) = read(name) {
+                *field = Some(value);
+            }
+        };
+        text("LOGSINK_ENDPOINT", &mut self.endpoint);
+        text("LOGSINK_SERVICE", &mut self.service);
+        text("RUST_LOG", &mut self.filter);
+        text("LOGSINK_FILTER", &mut self.filter);
+        text("LOGSINK_RULES", &mut self.rules);
+        text("LOGSINK_TLS_SERVER_NAME", &mut self.tls.server_name);
+        for (name, path) in [
+            ("LOGSINK_CACHE_DIR", &mut self.cache_dir),
+            ("LOGSINK_TLS_CA", &mut self.tls.ca),
+            ("LOGSINK_TLS_CERTIFICATE", &mut self.tls.certificate),
+            ("LOGSINK_TLS_KEY", &mut self.tls.key),
+        ] {
+            if let Some(value) = read(name) {
+                *path = Some(value.into());
+            }
+        }
+        if let Some(value) = read("LOGSINK_RESOURCE") {
+            self.resource.extend(pairs("LOGSINK_RESOURCE", &value)?);
+        }
+        if let Some(value) = read("LOGSINK_HEADERS") {
+            let headers = pairs("LOGSINK_HEADERS", &value)?;
+            self.headers.extend(headers.into_iter().map(|(key, value)| (key, Secret(value))));
+        }
+        if let Some(value) = read("LOGSINK_KAFKA") {
+            let properties = pairs("LOGSINK_KAFKA", &value)?;
+            self.kafka.extend(properties.into_iter().map(|(key, value)| (key, Secret(value))));
+        }
+        if let Some(value) = read("LOGSINK_SEND_COMPRESSION") {
+            self.send.compression = Some(compression("LOGSINK_SEND_COMPRESSION", &value)?);
+        }
+        number(read, "LOGSINK_QUEUE_BYTES_MAX", &mut self.queue.bytes_max)?;
+        number(read, "LOGSINK_BATCH_BYTES_MAX", &mut self.batch.bytes_max)?;
+        number(read, "LOGSINK_BATCH_RECORDS_MAX", &mut self.batch.records_max)?;
+        number(read, "LOGSINK_BATCH_AGE_MS_MAX", &mut self.batch.age_ms_max)?;
+        number(read, "LOGSINK_SEND_IN_FLIGHT_MAX", &mut self.send.in_flight_max)?;
+        number(read, "LOGSINK_SEND_TIMEOUT_MS", &mut self.send.timeout_ms)?;
+        number(read, "LOGSINK_SEND_FLUSH_TIMEOUT_MS", &mut self.send.flush_timeout_ms)?;
+        number(read, "LOGSINK_RETRY_DELAY_MS_MIN", &mut self.retry.delay_ms_min)?;
+        number(read, "LOGSINK_RETRY_DELAY_MS_MAX", &mut self.retry.delay_ms_max)?;
+        let mut elapsed = 0;
+        if number(read, "LOGSINK_RETRY_ELAPSED_MS_MAX", &mut elapsed)? {
+            self.retry.elapsed_ms_max = Some(elapsed);
+        }
+        Ok(())
+    }
+}
+
+fn number<T: FromStr>(read: Read<'_>, name: &str, field: &mut T) -> Result<bool, ConfigError> {
+    let Some(text) = read(name) else { return Ok(false) };
+    *field = parse(name, &text)?;
+    Ok(true)
+}
+
+fn parse<T: FromStr>(name: &str, text: &str) -> Result<T, ConfigError> {
+    text.parse()
+        .map_err(|_| ConfigError { field: name.to_owned(), message: format!("`{text}` is not a whole number in range") })
+}
+
+fn compression(name: &str, text: &str) -> Result<Compression, ConfigError> {
+    Ok(match text {
+        "none" => Compression::None,
+        "gzip" => Compression::Gzip,
+        "zstd" => Compression::Zstd,
+        "lz4" => Compression::Lz4,
+        _ => {
+            let message = format!("`{text}` is not known: write none, gzip, zstd or lz4");
+            return Err(ConfigError { field: name.to_owned(), message });
+        }
+    })
+}
+
+/// `key=value,key=value`, values percent-encoded (W3C Baggage, which the specification refers to).
+fn pairs(name: &str, text: &str) -> Result<BTreeMap<String, String>, ConfigError> {
+    // The values may be credentials: the error names the pair by its place.
+    let refuse = |index: usize| ConfigError {
+        field: name.to_owned(),
+        message: format!("pair {} is not `key=value` with percent-encoded UTF-8: separate pairs by commas", index + 1),
+    };
+    let mut pairs = BTreeMap::new();
+    for (index, pair) in text.split(',').enumerate().filter(|(_, pair)| !pair.trim().is_empty()) {
+        let (key, value) = pair.split_once('=').ok_or_else(|| refuse(index))?;
+        let key = key.trim();
+        let value = percent_decoded(value.trim()).ok_or_else(|| refuse(index))?;
+        if key.is_empty() {
+            return Err(refuse(index));
+        }
+        pairs.insert(key.to_owned(), value);
+    }
+    Ok(pairs)
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        if first == b'%' {
+            let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
+            // `from_str_radix` takes a sign.
+            if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                return None;
+            }
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(first);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}

@@ -1,0 +1,91 @@
+use super::*;
+
+fn env(config: &mut Config, variables: &[(&str, &str)]) -> Result<(), ConfigError> {
+    config.apply_env(&|name| variables.iter().find(|(have, _)| *have == name).map(|(_, value)| (*value).to_owned()))
+}
+
+#[test]
+fn later_layers_win() {
+    let mut config = Config::from_toml("endpoint = \"http://file:1\"\nservice = \"file\"\nfilter = \"warn\"", "f").unwrap();
+    env(
+        &mut config,
+        &[
+            ("OTEL_SERVICE_NAME", "otel"),
+            ("OTEL_RESOURCE_ATTRIBUTES", "service.name=attribute, k%31=v ,team=caf%C3%A9"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4317/"),
+            ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "77"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "11"),
+            ("LOGSINK_ENDPOINT", "http://own:4317"),
+            ("LOGSINK_RETRY_ELAPSED_MS_MAX", "5"),
+            ("LOGSINK_FILTER", ""),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.endpoint.as_deref(), Some("http://own:4317"));
+    assert_eq!(config.service.as_deref(), Some("otel"));
+    assert_eq!(config.filter.as_deref(), Some("warn"), "an empty variable is unset");
+    assert_eq!(config.resource["team"], "café");
+    assert_eq!(config.send.timeout_ms, 77);
+    assert_eq!(config.retry.elapsed_ms_max, Some(5));
+    config.validate().unwrap();
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_by_name() {
+    let refused = |variables: &[(&str, &str)]| {
+        let mut config = Config::default();
+        env(&mut config, variables).and_then(|()| config.validate()).unwrap_err().to_string()
+    };
+    for (variables, message) in [
+        (&[("LOGSINK_QUEUE_BYTES_MAX", "1k")], "LOGSINK_QUEUE_BYTES_MAX: `1k` is not a whole number in range"),
+        (&[("LOGSINK_SEND_COMPRESSION", "br")], "LOGSINK_SEND_COMPRESSION: `br` is not known: write none, gzip, zstd or lz4"),
+        (
+            &[("LOGSINK_BATCH_BYTES_MAX", "10")],
+            "batch.bytes_max: 10 is out of range: write a number from 65536 to 4190208",
+        ),
+        (&[("LOGSINK_ENDPOINT", "kafka://")], "endpoint: "),
+        (&[("LOGSINK_ENDPOINT", "ftp://u:secret@h")], "endpoint: `ftp://…@h` cannot be sent to"),
+        (&[("LOGSINK_ENDPOINT", "http://h:4318/v1/logs")], "endpoint: a gRPC endpoint has no path: write `http://h:4318`"),
+        (&[("LOGSINK_RULES", "consul://x")], "rules: `consul://x` is not a source of rules"),
+        (&[("OTEL_RESOURCE_ATTRIBUTES", "a=b,secret")], "OTEL_RESOURCE_ATTRIBUTES: pair 2 is not `key=value`"),
+        (&[("OTEL_RESOURCE_ATTRIBUTES", "a=%+1")], "OTEL_RESOURCE_ATTRIBUTES: pair 1"),
+    ] {
+        let text = refused(variables);
+        assert!(text.starts_with(message), "{text}");
+    }
+    let text = refused(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:4318"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]);
+    assert!(text.starts_with("OTEL_EXPORTER_OTLP_PROTOCOL: `http/json` is not spoken"), "{text}");
+
+    let error = Config::from_toml("[batch]\nbytes = 3", "logsink.toml").unwrap_err();
+    assert!(error.message.contains("line 2") && error.message.contains("bytes_max"), "{error}");
+}
+
+#[test]
+fn credentials_stay_out_of_debug_output() {
+    let config = Config::from_toml("[headers]\nauthorization = \"Bearer hunter2\"", "f").unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[cfg(feature = "grpc")]
+#[test]
+fn a_grpc_endpoint_gets_the_port_of_otlp() {
+    let url = |text: &str| match Endpoint::parse(text).unwrap() {
+        Endpoint::Grpc { url, tls, loopback } => (url, tls, loopback),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(url("http://localhost"), ("http://localhost:4317".to_owned(), false, true));
+    assert_eq!(url("https://[fe80::1]/"), ("https://[fe80::1]:4317".to_owned(), true, false));
+    assert_eq!(url("http://[::1]:99"), ("http://[::1]:99".to_owned(), false, true));
+    assert_eq!(Config::default().rule_source().unwrap(), Rules::Push);
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn a_kafka_endpoint_has_brokers_and_a_topic() {
+    let kafka = |brokers: &str, topic: &str| Endpoint::Kafka { brokers: brokers.to_owned(), topic: topic.to_owned() };
+    assert_eq!(Endpoint::parse("kafka://a:9092,b:9092/logs").unwrap(), kafka("a:9092,b:9092", "logs"));
+    assert_eq!(Endpoint::parse("kafka://a:9092").unwrap(), kafka("a:9092", "otlp_logs"));
+    assert!(Endpoint::parse("kafka://a:9092/x/y").is_err());
+    let config = Config { endpoint: Some("kafka://a:9092".to_owned()), ..Config::default() };
+    assert_eq!(config.rule_source().unwrap(), Rules::None);
+}
