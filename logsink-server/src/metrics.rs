@@ -1,1 +1,307 @@
-//! Placeholder.
+//! Every counter of the server, named once.
+//!
+//! A record that does not end in the index is counted by reason: refused at ingest, dropped by a rule, or dead-lettered.
+//! Shared as `Arc<Metrics>`; `GET /metrics` shows all of it in the OpenMetrics text form, where a counter's name gets
+//! `_total` at its end and every name begins with `logsink_`.
+
+use std::{fmt::Write, sync::Arc};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
+    metrics::{
+        counter::Counter,
+        family::{Family, MetricConstructor},
+        gauge::Gauge,
+        histogram::Histogram,
+    },
+    registry::{Registry, Unit},
+};
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Seconds, from what an in-memory answer takes to what a client waits at most.
+const SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+/// Why ingest refused a request or the records in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Not an `ExportLogsServiceRequest`, or JSON that is not OTLP.
+    Malformed,
+    /// Compressed in a way that does not decompress, or not in a supported one.
+    Encoding,
+    /// A media type other than protobuf and JSON.
+    MediaType,
+    /// Over the limit of bytes, before or after decompression.
+    TooLarge,
+    /// Over a limit within the records: depth, attributes, length of a value.
+    Limit,
+    /// The queue is away or full; the sender is told to try again.
+    QueueUnavailable,
+    /// The queue failed for good; the sender is told to try again, someone has to act.
+    QueueFailed,
+    /// More under way than the server takes at a time; the sender is told to try again.
+    Overload,
+    /// The server is stopping; the sender is told to try again.
+    Shutdown,
+}
+
+impl Refusal {
+    /// The value of the label `reason`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Encoding => "encoding",
+            Self::MediaType => "media_type",
+            Self::TooLarge => "too_large",
+            Self::Limit => "limit",
+            Self::QueueUnavailable => "queue_unavailable",
+            Self::QueueFailed => "queue_failed",
+            Self::Overload => "overload",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl EncodeLabelValue for Refusal {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        encoder.write_str(self.name())
+    }
+}
+
+/// The label of [`Metrics::ingest_refused`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Refused {
+    /// Why.
+    pub reason: Refusal,
+}
+
+/// A label `reason` whose values are static names: used by [`Metrics::index_dead`] and [`Metrics::index_retries`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    /// A short name in snake case, from a fixed set: never text that came from outside.
+    pub reason: &'static str,
+}
+
+/// The label of what is measured for each partition of the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Partition {
+    /// The partition's number; the disk log has only 0.
+    pub partition: i32,
+}
+
+/// Every counter of the server. The fields stand in the order of the flow.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+
+    // === ingest ===
+    /// Export requests that came in, whatever became of them.
+    pub ingest_requests: Counter,
+    /// Records acknowledged: they are durable in the queue.
+    pub ingest_records: Counter,
+    /// Bytes of the acknowledged requests, decompressed.
+    pub ingest_bytes: Counter,
+    /// Requests refused; see [`Metrics::refused`].
+    pub ingest_refused: Family<Refused, Counter>,
+    /// From a request's last byte to its answer.
+    pub ingest_seconds: Histogram,
+
+    // === queue ===
+    /// Requests appended to the queue.
+    pub queue_appended: Counter,
+    /// Bytes appended to the queue.
+    pub queue_bytes: Counter,
+    /// Appends that failed.
+    pub queue_failed: Counter,
+    /// Bytes that the queue holds on disk; only the disk log knows.
+    pub queue_disk_bytes: Gauge,
+
+    // === drain ===
+    /// Messages read from the queue.
+    pub drain_messages: Counter,
+    /// Records of the messages that the index is done with.
+    pub drain_records: Counter,
+    /// Writes to the index that failed and were tried again.
+    pub drain_retries: Counter,
+    /// Bytes read and not yet indexed.
+    pub drain_pending_bytes: Gauge,
+    /// Commits of positions.
+    pub drain_commits: Counter,
+    /// Partitions taken away by a rebalance.
+    pub drain_revoked: Counter,
+    /// Messages appended after the last one that was committed.
+    pub drain_lag: Family<Partition, Gauge>,
+
+    // === index ===
+    /// Records stored, or there already.
+    pub index_stored: Counter,
+    /// Records that were there already: a batch sent again, or a message read again.
+    pub index_duplicates: Counter,
+    /// Records that went to the dead letters, by reason.
+    pub index_dead: Family<Reason, Counter>,
+    /// Records dropped by the server's rules.
+    pub index_dropped: Counter,
+    /// Requests to the index that were tried again, by reason.
+    pub index_retries: Family<Reason, Counter>,
+    /// One write to the index, retries included.
+    pub index_write_seconds: Histogram,
+    /// Blocks of the embedded store published.
+    pub index_blocks_published: Counter,
+    /// Blocks of the embedded store removed by retention.
+    pub index_blocks_removed: Counter,
+    /// Bytes of the embedded store's blocks.
+    pub index_disk_bytes: Gauge,
+
+    // === query ===
+    /// Searches.
+    pub query_requests: Counter,
+    /// Searches refused because they are wrong.
+    pub query_refused: Counter,
+    /// Searches that the index could not answer.
+    pub query_failed: Counter,
+    /// From a search's arrival to its answer.
+    pub query_seconds: Histogram,
+
+    // === control ===
+    /// Rule documents stored.
+    pub rules_stored: Counter,
+    /// Rule documents refused.
+    pub rules_refused: Counter,
+    /// Instances subscribed to rules.
+    pub rules_subscribers: Gauge,
+}
+
+impl Metrics {
+    /// All counters at zero.
+    pub fn new() -> Arc<Self> {
+        let mut r = Registry::with_prefix("logsink");
+        let r = &mut r;
+        let metrics = Self {
+            ingest_requests: counter(r, "ingest_requests", "Export requests that came in"),
+            ingest_records: counter(r, "ingest_records", "Records acknowledged"),
+            ingest_bytes: counter(r, "ingest_bytes", "Bytes of the acknowledged requests, decompressed"),
+            ingest_refused: family(r, "ingest_refused", "Export requests refused, by reason"),
+            ingest_seconds: seconds(r, "ingest_duration", "From a request's last byte to its answer"),
+            queue_appended: counter(r, "queue_appended", "Requests appended to the queue"),
+            queue_bytes: counter(r, "queue_appended_bytes", "Bytes appended to the queue"),
+            queue_failed: counter(r, "queue_failed", "Appends that failed"),
+            queue_disk_bytes: gauge(r, "queue_disk_bytes", "Bytes that the disk log holds"),
+            drain_messages: counter(r, "drain_messages", "Messages read from the queue"),
+            drain_records: counter(r, "drain_records", "Records that the index is done with"),
+            drain_retries: counter(r, "drain_retries", "Writes to the index that were tried again"),
+            drain_pending_bytes: gauge(r, "drain_pending_bytes", "Bytes read and not yet indexed"),
+            drain_commits: counter(r, "drain_commits", "Commits of positions"),
+            drain_revoked: counter(r, "drain_revoked", "Partitions taken away by a rebalance"),
+            drain_lag: family(r, "drain_lag", "Messages after the last one committed, by partition"),
+            index_stored: counter(r, "index_stored", "Records stored, or there already"),
+            index_duplicates: counter(r, "index_duplicates", "Records that were there already"),
+            index_dead: family(r, "index_dead", "Records that went to the dead letters, by reason"),
+            index_dropped: counter(r, "index_dropped", "Records dropped by the server's rules"),
+            index_retries: family(r, "index_retries", "Requests to the index tried again, by reason"),
+            index_write_seconds: seconds(r, "index_write_duration", "One write to the index, retries included"),
+            index_blocks_published: counter(r, "index_blocks_published", "Blocks of the embedded store published"),
+            index_blocks_removed: counter(r, "index_blocks_removed", "Blocks removed by retention"),
+            index_disk_bytes: gauge(r, "index_disk_bytes", "Bytes of the embedded store's blocks"),
+            query_requests: counter(r, "query_requests", "Searches"),
+            query_refused: counter(r, "query_refused", "Searches refused because they are wrong"),
+            query_failed: counter(r, "query_failed", "Searches that the index could not answer"),
+            query_seconds: seconds(r, "query_duration", "From a search's arrival to its answer"),
+            rules_stored: counter(r, "rules_stored", "Rule documents stored"),
+            rules_refused: counter(r, "rules_refused", "Rule documents refused"),
+            rules_subscribers: gauge(r, "rules_subscribers", "Instances subscribed to rules"),
+            registry: Registry::default(),
+        };
+        Arc::new(Self { registry: std::mem::take(r), ..metrics })
+    }
+
+    /// Counts a request that ingest refused.
+    pub fn refused(&self, reason: Refusal) {
+        self.ingest_refused.get_or_create(&Refused { reason }).inc();
+    }
+
+    /// Counts records that went to the dead letters; `reason` is a short static name such as `mapping`.
+    pub fn dead(&self, reason: &'static str, records: u64) {
+        self.index_dead.get_or_create(&Reason { reason }).inc_by(records);
+    }
+
+    /// Counts a request to the index that is tried again; `reason` is a short static name such as `http_429`.
+    pub fn retried(&self, reason: &'static str) {
+        self.index_retries.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Sets how many messages of a partition are not committed yet.
+    pub fn lag(&self, partition: i32, messages: i64) {
+        self.drain_lag.get_or_create(&Partition { partition }).set(messages);
+    }
+
+    /// All counters in the OpenMetrics text form; see [`CONTENT_TYPE`].
+    pub fn encode(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String does not fail, and the labels above write only names and numbers.
+        let _ = text::encode(&mut out, &self.registry);
+        out
+    }
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+    let counter = Counter::default();
+    registry.register(name, help, counter.clone());
+    counter
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+    let gauge = Gauge::default();
+    registry.register(name, help, gauge.clone());
+    gauge
+}
+
+fn seconds(registry: &mut Registry, name: &str, help: &str) -> Histogram {
+    let histogram = Histogram::new(SECONDS);
+    registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+    histogram
+}
+
+fn family<S, M>(registry: &mut Registry, name: &str, help: &str) -> Family<S, M>
+where
+    S: EncodeLabelSet + Clone + std::hash::Hash + Eq + std::fmt::Debug + Send + Sync + 'static,
+    M: prometheus_client::encoding::EncodeMetric
+        + prometheus_client::metrics::TypedMetric
+        + Default
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
+    fn() -> M: MetricConstructor<M>,
+{
+    let family = Family::<S, M>::default();
+    registry.register(name, help, family.clone());
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_counters_with_their_reasons() {
+        let metrics = Metrics::new();
+        metrics.ingest_records.inc_by(3);
+        metrics.refused(Refusal::TooLarge);
+        metrics.dead("mapping", 2);
+        metrics.lag(4, 7);
+        metrics.query_seconds.observe(0.002);
+        let text = metrics.encode();
+        for line in [
+            "logsink_ingest_records_total 3",
+            "logsink_ingest_refused_total{reason=\"too_large\"} 1",
+            "logsink_index_dead_total{reason=\"mapping\"} 2",
+            "logsink_drain_lag{partition=\"4\"} 7",
+            "logsink_query_duration_seconds_count 1",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no line `{line}` in:\n{text}");
+        }
+    }
+}

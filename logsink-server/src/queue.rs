@@ -112,3 +112,16 @@ pub trait QueueReader: Send + 'static {
     /// Commits durably what was committed and gives the partitions back.
     fn close(self: Box<Self>) -> BoxFuture<'static, Result<(), QueueError>>;
 }
+
+/// Where records go that no index will ever take: kept with the reason, for a person to look at and to send again.
+pub trait DeadLetters: Send + Sync + 'static {
+    /// Keeps the bytes of one record (`record` is its index in the message), or of a whole message that is not OTLP
+    /// (`record` is none); resolves when they are durable. Copies what it needs before it returns.
+    fn put(
+        &self,
+        message: &Message,
+        record: Option<u32>,
+        reason: &str,
+        bytes: &[u8],
+    ) -> BoxFuture<'_, Result<(), QueueError>>;
+}
