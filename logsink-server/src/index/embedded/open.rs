@@ -1,0 +1,113 @@
+//! The open block: messages that are indexed nowhere yet but searched as they are, record by record, over their bytes.
+//!
+//! It is a list of shared messages, so a search takes its own copy of the list and is not disturbed by writes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::key::Key;
+use crate::{
+    otlp::{self, RecordView, WireError},
+    queue,
+};
+
+/// A message whose records are not in a file yet.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) offset: i64,
+    payload: Bytes,
+    /// Ascending indexes of records that are not to be stored.
+    dropped: Vec<u32>,
+    /// The time of a record that has none of its own: when it was written here.
+    written_ns: i64,
+    pub(super) rows: usize,
+    pub(super) time_min_ns: i64,
+    pub(super) time_max_ns: i64,
+}
+
+impl Message {
+    /// Takes over a message.
+    ///
+    /// # Errors
+    /// When its payload is not OTLP.
+    pub(super) fn read(message: &queue::Message, now_ns: i64) -> Result<Self, WireError> {
+        let mut taken = Self {
+            offset: message.position.offset,
+            payload: message.payload.clone(),
+            dropped: message.dropped.clone(),
+            written_ns: now_ns,
+            rows: 0,
+            time_min_ns: i64::MAX,
+            time_max_ns: i64::MIN,
+        };
+        let (mut rows, mut min, mut max) = (0, i64::MAX, i64::MIN);
+        taken.for_each_row(&mut |key, _| {
+            rows += 1;
+            min = min.min(key.time_ns);
+            max = max.max(key.time_ns);
+        })?;
+        (taken.rows, taken.time_min_ns, taken.time_max_ns) = (rows, min, max);
+        Ok(taken)
+    }
+
+    /// Calls `each` with every record to be stored.
+    pub(super) fn for_each_row<'a>(&'a self, each: &mut dyn FnMut(Key, RecordView<'a>)) -> Result<(), WireError> {
+        otlp::for_each_record(&self.payload, &mut |record| {
+            if self.dropped.binary_search(&record.index).is_err() {
+                let time_ns = match record.time_ns() {
+                    0 => self.written_ns,
+                    // A search's end is exclusive: the last nanosecond of all could not be found.
+                    time => i64::try_from(time).unwrap_or(i64::MAX).min(i64::MAX - 1),
+                };
+                each(Key { time_ns, offset: self.offset, index: record.index }, record);
+            }
+        })
+        .map(drop)
+    }
+
+    /// The record with this index.
+    pub(super) fn record(&self, index: u32) -> Option<RecordView<'_>> {
+        let mut found = None;
+        self.for_each_row(&mut |key, record| {
+            if key.index == index {
+                found = Some(record);
+            }
+        })
+        .ok()?;
+        found
+    }
+}
+
+/// What a message costs in memory beside its bytes: keeps a flood of tiny ones within the block's bound too.
+const MESSAGE_OVERHEAD: usize = 160;
+
+/// The messages of one block to be.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Open {
+    pub(super) messages: Vec<Arc<Message>>,
+    pub(super) rows: usize,
+    pub(super) bytes: usize,
+    /// When its first message was written; 0 while it is empty.
+    pub(super) since_ns: i64,
+}
+
+impl Open {
+    pub(super) fn push(&mut self, message: Message) {
+        if self.messages.is_empty() {
+            self.since_ns = message.written_ns;
+        }
+        self.rows += message.rows;
+        self.bytes += message.payload.len() + MESSAGE_OVERHEAD;
+        self.messages.push(Arc::new(message));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// The lowest log offset in it.
+    pub(super) fn offset_min(&self) -> Option<i64> {
+        self.messages.iter().map(|message| message.offset).min()
+    }
+}
