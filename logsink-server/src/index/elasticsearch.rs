@@ -1,1 +1,264 @@
-//! Placeholder.
+//! Events in Elasticsearch or OpenSearch: a data stream, written by `_bulk`, searched by query DSL.
+//!
+//! Promises: a record's id depends on who sent it and where it stood, so a replay stores nothing twice; a write ends only
+//! when each record is stored, dead-lettered with the reason, or was dropped by a rule; a search answers as
+//! [`logsink::filter::expr::Expr::matches`] does, since every hit is put to it.
+//!
+//! Overloaded or away: only what was refused is sent again, with growing pauses; what a person has to mend (no permission,
+//! a closed index) stops the line, turns [`IndexReader::ready`] red and is logged, and goes on by itself when mended.
+//!
+//! One limit of data streams: an id is unique within one backing index. A batch sent again after a rollover is stored again;
+//! searches show it once.
+
+mod body;
+mod bulk;
+mod document;
+mod dsl;
+mod http;
+mod number;
+mod search;
+mod setup;
+mod time;
+mod write;
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use elasticsearch::http::Method;
+use serde::{Deserialize, Serialize};
+use tokio::sync::OnceCell;
+
+use self::{
+    http::Client,
+    setup::Flavor,
+    write::{Backoff, Trouble},
+};
+use super::{IndexError, IndexReader, IndexWriter, Written};
+use crate::{
+    metrics::Metrics,
+    query::{Page, Query},
+    queue::{BoxFuture, DeadLetters, Message},
+};
+
+/// Where the cluster is and what to keep there.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ElasticsearchOptions {
+    /// Nodes, `http://…` or `https://…`; requests go to them in turn. Default: `http://127.0.0.1:9200`.
+    pub urls: Vec<String>,
+    /// The data stream. Default: `logs-logsink-default`.
+    pub data_stream: String,
+    /// How to log in. Default: not at all.
+    pub auth: Auth,
+    /// A PEM file with certificates of authorities to trust beside the well-known ones.
+    pub ca: Option<PathBuf>,
+    /// How long one request may take. Default: 60 s; one `_bulk` of 8 MiB takes a tenth of a second when all is well.
+    pub timeout: Duration,
+    /// How long an event may be stored and not found yet, as Elasticsearch writes it. Default: `1s`.
+    pub refresh_interval: String,
+    /// Primary shards of each backing index. Default: the cluster's.
+    pub shards: Option<u32>,
+    /// Copies of each shard. Default: the cluster's.
+    pub replicas: Option<u32>,
+    /// Whether to put the index template and the data stream in place. Default: yes. Without it someone else has to.
+    pub setup: bool,
+    /// The queue's name, part of the ids of events whose sender does not number its batches: the Kafka topic. Changing it
+    /// makes such events new ones when they are read again. Default: `otlp_logs`.
+    pub queue: String,
+}
+
+/// How to log in.
+#[derive(Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// Not at all.
+    #[default]
+    None,
+    /// A name and a password.
+    Basic {
+        /// The name.
+        username: String,
+        /// The password.
+        password: String,
+    },
+    /// An API key in its encoded form: base64 of `id:key`.
+    ApiKey(String),
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Basic { .. } => "Basic(…)",
+            Self::ApiKey(_) => "ApiKey(…)",
+        })
+    }
+}
+
+impl Default for ElasticsearchOptions {
+    fn default() -> Self {
+        Self {
+            urls: vec!["http://127.0.0.1:9200".into()],
+            data_stream: "logs-logsink-default".into(),
+            auth: Auth::None,
+            ca: None,
+            timeout: Duration::from_secs(60),
+            refresh_interval: "1s".into(),
+            shards: None,
+            replicas: None,
+            setup: true,
+            queue: "otlp_logs".into(),
+        }
+    }
+}
+
+/// How long [`IndexReader::ready`] waits for an answer: less than a health check waits for ours.
+const READY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// An Elasticsearch or OpenSearch cluster as an index.
+pub struct Elasticsearch {
+    options: ElasticsearchOptions,
+    client: Client,
+    dead: Arc<dyn DeadLetters>,
+    metrics: Arc<Metrics>,
+    /// The hash of the queue's name.
+    origin: u64,
+    flavor: OnceCell<Flavor>,
+    set_up: OnceCell<()>,
+    trouble: Trouble,
+}
+
+impl Elasticsearch {
+    /// An index in the cluster at `options.urls`. Asks the cluster nothing yet: it may be away when the server starts.
+    ///
+    /// # Errors
+    /// When an option cannot be used: a URL, the data stream's name, the CA file.
+    pub fn connect(
+        options: ElasticsearchOptions,
+        dead: Arc<dyn DeadLetters>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, IndexError> {
+        check_name(&options.data_stream)?;
+        let client = Client::new(&options)?;
+        let origin = body::origin(&options.queue);
+        Ok(Self {
+            options,
+            client,
+            dead,
+            metrics,
+            origin,
+            flavor: OnceCell::new(),
+            set_up: OnceCell::new(),
+            trouble: Trouble::default(),
+        })
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<bytes::Bytes>,
+    ) -> Result<http::Answer, Failed> {
+        self.client.call(method, path, query, body, "application/json", None).await
+    }
+
+    async fn flavor(&self) -> Result<Flavor, Failed> {
+        self.flavor.get_or_try_init(|| setup::flavor(self)).await.copied()
+    }
+
+    /// Puts the template in place before the first write, however often it takes.
+    async fn set_up(&self) {
+        let mut backoff = Backoff::default();
+        let set_up = async || -> Result<(), Failed> {
+            let flavor = self.flavor().await?;
+            if self.options.setup { setup::set_up(self, flavor).await } else { Ok(()) }
+        };
+        while let Err(failed) = self.set_up.get_or_try_init(&set_up).await {
+            self.trouble.failed(&failed, "cannot set up the index");
+            backoff.wait(&failed).await;
+        }
+    }
+}
+
+impl IndexWriter for Elasticsearch {
+    fn write<'a>(&'a self, messages: &'a [Message]) -> BoxFuture<'a, Result<Written, IndexError>> {
+        Box::pin(async move {
+            let start = std::time::Instant::now();
+            self.set_up().await;
+            let written = write::write(self, messages).await;
+            self.metrics.index_stored.inc_by(written.stored);
+            self.metrics.index_dropped.inc_by(written.dropped);
+            self.metrics.index_write_seconds.observe(start.elapsed().as_secs_f64());
+            Ok(written)
+        })
+    }
+}
+
+impl IndexReader for Elasticsearch {
+    fn search<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Page, IndexError>> {
+        Box::pin(search::search(self, query))
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), IndexError>> {
+        Box::pin(async move {
+            if let Some(message) = self.trouble.message() {
+                return Err(IndexError::Failed(message));
+            }
+            let path = format!("/{}/_search", self.options.data_stream);
+            let query = [("size", "0"), ("track_total_hits", "false"), ("ignore_unavailable", "true")];
+            let answer = self.client.call(Method::Get, &path, &query, None, "application/json", Some(READY_TIMEOUT));
+            answer.await?.ok().map(drop).map_err(IndexError::from)
+        })
+    }
+}
+
+/// Why the cluster did not do something.
+#[derive(Debug, Clone, PartialEq)]
+enum Failed {
+    /// It is away or overloaded.
+    Retry {
+        /// A short name for the counter.
+        reason: &'static str,
+        message: String,
+        /// The server's own wish.
+        after: Option<Duration>,
+    },
+    /// A person has to act.
+    Stop { message: String },
+    /// It does not understand the request.
+    BadRequest { message: String },
+}
+
+impl Failed {
+    fn retry(reason: &'static str, message: String) -> Self {
+        Self::Retry { reason, message, after: None }
+    }
+
+    fn message(&self) -> &str {
+        let (Self::Retry { message, .. } | Self::Stop { message } | Self::BadRequest { message }) = self;
+        message
+    }
+}
+
+impl From<Failed> for IndexError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Retry { message, .. } => Self::Unavailable(format!("elasticsearch: {message}")),
+            Failed::Stop { message } => Self::Failed(format!("elasticsearch: {message}")),
+            Failed::BadRequest { message } => Self::BadRequest(message),
+        }
+    }
+}
+
+/// A data stream's name stands in paths and patterns.
+fn check_name(name: &str) -> Result<(), IndexError> {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
+    let begins_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    if begins_well && name.len() <= 200 && name.chars().all(is_plain) {
+        return Ok(());
+    }
+    Err(IndexError::Failed(format!(
+        "data_stream: `{name}` is not a name for a data stream: write lower-case letters, digits, `-`, `_` and `.`, \
+         a letter or digit first"
+    )))
+}

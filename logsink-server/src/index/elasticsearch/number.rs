@@ -1,0 +1,62 @@
+//! Doubles as text that sorts as they do: the index compares the values of a flattened field as text.
+//!
+//! The code is the double's bits in hexadecimal, turned so that they rise with the value (the sign flipped, a negative
+//! number's other bits too), without the zeros at its end: they are the lowest digit, so leaving them away keeps the order,
+//! and a whole number such as 250 becomes five characters, `c06f4`.
+
+/// The code of `-∞`: no number's code is below it.
+pub(super) const MIN: &str = "000fffffffffffff";
+/// The code of `+∞`: only NaN's is above it.
+pub(super) const MAX: &str = "fff";
+
+/// The largest magnitude up to which every integer is a double of its own.
+const EXACT_MAX: u64 = 1 << 53;
+
+/// A double's code.
+pub(super) fn code(value: f64) -> String {
+    let bits = match value {
+        // One zero and one NaN.
+        0.0 => 0,
+        _ if value.is_nan() => f64::NAN.to_bits() & !(1 << 63),
+        _ => value.to_bits(),
+    };
+    let rising = if bits >> 63 == 1 { !bits } else { bits | 1 << 63 };
+    let mut code = format!("{rising:016x}");
+    code.truncate(code.trim_end_matches('0').len());
+    code
+}
+
+/// Whether an integer's code is its own alone: above 2^53, neighbours share one.
+pub(super) fn is_exact(value: f64) -> bool {
+    value.abs() < EXACT_MAX as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_short_for_everyday_numbers() {
+        assert_eq!(code(250.0), "c06f4");
+        assert_eq!(code(0.0), "8");
+        assert_eq!(code(-0.0), code(0.0));
+        assert_eq!((code(f64::NEG_INFINITY).as_str(), code(f64::INFINITY).as_str()), (MIN, MAX));
+        assert!(code(f64::NAN).as_str() > MAX && code(-f64::NAN).as_str() > MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn codes_sort_as_numbers_do(a in any::<f64>(), b in any::<f64>()) {
+            prop_assume!(!a.is_nan() && !b.is_nan());
+            prop_assert_eq!(a.partial_cmp(&b), Some(code(a).cmp(&code(b))));
+        }
+
+        #[test]
+        fn codes_of_integers_never_fall(a in any::<i64>(), b in any::<i64>()) {
+            let (a, b) = (a.min(b), a.max(b));
+            prop_assert!(code(a as f64) <= code(b as f64));
+        }
+    }
+}
