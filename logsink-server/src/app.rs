@@ -1,1 +1,189 @@
-//! Placeholder.
+//! The composition: puts the steps together, starts them last to first and stops them first to last.
+//!
+//! ingest → queue → drain → index → query, and beside them the control plane. [`standalone`] and [`cluster`] make the same
+//! [`Steps`] out of different parts; everything from there on is the same for both.
+//!
+//! Stopping: the doors close first, so that no request is half taken; then the drain finishes what is under way and the
+//! index publishes what is open. What does not finish in time is durable in the queue and read again at the next start.
+
+mod cluster;
+mod listen;
+mod standalone;
+mod task;
+mod tls;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use axum::Router;
+use tokio::{net::TcpListener, sync::watch, time::Instant};
+use tonic::service::Routes;
+
+pub use self::listen::Addresses;
+use self::{
+    listen::{Listeners, serve_grpc, serve_http},
+    task::Task,
+};
+use crate::{
+    api::{self, health::Health, search::Search},
+    config::{Config, Mode, Tls},
+    drain::{Drain, DrainOptions, Sift},
+    error::Error,
+    index::{IndexReader, IndexWriter},
+    metrics::Metrics,
+    queue::{QueueReader, QueueWriter},
+    ui,
+};
+
+/// How long requests under way may take once the server stops: an export is done within milliseconds, and what holds a
+/// connection for longer is a subscription, which its client renews elsewhere.
+const DOORS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What a mode is made of. A process of a cluster has only what its roles need.
+struct Steps {
+    /// ingest → queue
+    queue_writer: Option<Arc<dyn QueueWriter>>,
+    /// queue → drain → index
+    drain: Option<DrainParts>,
+    /// index → query
+    index_reader: Option<Arc<dyn IndexReader>>,
+}
+
+/// What the drain joins.
+struct DrainParts {
+    reader: Box<dyn QueueReader>,
+    writer: Arc<dyn IndexWriter>,
+}
+
+/// A server whose steps are ready and whose listeners are open.
+pub struct App {
+    health: Arc<Health>,
+    drain: Option<Drain>,
+    http: (TcpListener, Router),
+    grpc: Option<(TcpListener, Routes)>,
+    addresses: Addresses,
+    tls: Option<Tls>,
+    stop_timeout: Duration,
+}
+
+// === impl App ===
+
+impl App {
+    /// Opens the listeners, then readies the steps. Connections are taken from [`App::run`] on.
+    ///
+    /// # Errors
+    /// When a listener, a file or a server cannot be used; nothing keeps running then.
+    pub async fn start(config: &Config) -> Result<Self, Error> {
+        // One provider of cryptography for every listener and client; a second call changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listeners = Listeners::open(config).await?;
+        let metrics = Metrics::new();
+        let steps = match config.mode() {
+            Mode::Standalone => standalone::compose(config, &metrics).await?,
+            Mode::Cluster => cluster::compose(config, &metrics).await?,
+        };
+        Self::join(config, listeners, steps, metrics)
+    }
+
+    /// Joins the steps, last to first.
+    fn join(config: &Config, listeners: Listeners, steps: Steps, metrics: Arc<Metrics>) -> Result<Self, Error> {
+        let mut health = Health::default();
+        // query
+        let search = steps.index_reader.map(|reader| {
+            let probed = reader.clone();
+            health.add("index", move || {
+                let reader = probed.clone();
+                async move { reader.ready().await.map_err(|error| error.to_string()) }
+            });
+            Search::new(reader, metrics.clone())
+        });
+        // queue → drain → index
+        let drain = steps.drain.map(|DrainParts { reader, writer }| {
+            let sift: Sift = Arc::new(|message| message);
+            Drain::new(reader, sift, writer, metrics.clone(), drain_options(config))
+        });
+        // Doors.
+        let health = Arc::new(health);
+        let http = api::router(search, health.clone(), metrics.clone()).merge(ui::router());
+        let addresses = listeners.addresses;
+        Ok(Self {
+            health,
+            drain,
+            http: (listeners.http, http),
+            grpc: listeners.grpc.map(|listener| (listener, Routes::default())),
+            addresses,
+            tls: config.tls.clone(),
+            stop_timeout: config.stop_timeout(),
+        })
+    }
+
+    /// Where the server listens, with the real ports.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Writes `grpc=ADDRESS` and `http=ADDRESS` lines for programs that started the server with port 0.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_ports(&self, path: &Path) -> Result<(), Error> {
+        self.addresses.write(path)
+    }
+
+    /// Serves until `stop` becomes true or a step ends by itself, then stops the steps, first to last.
+    ///
+    /// # Errors
+    /// When a step gave up or could not stop in time. Acknowledged events are durable in any case.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), Error> {
+        let (close_doors, doors_closing) = watch::channel(false);
+        let (stop_drain, drain_stopping) = watch::channel(false);
+
+        // Last to first.
+        let mut drain = self.drain.map(|drain| {
+            Task::spawn("drain", async { drain.run(drain_stopping).await.map_err(|error| Error::step("drain", error)) })
+        });
+        let (listener, router) = self.http;
+        let mut http = Task::spawn("http", serve_http(listener, router, self.tls.clone(), doors_closing.clone()));
+        let mut grpc = self
+            .grpc
+            .map(|(listener, routes)| Task::spawn("grpc", serve_grpc(listener, routes, self.tls, doors_closing)));
+
+        let ended = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => Ok(()),
+            error = early_end(&mut drain) => Err(error),
+            error = http.early_end() => Err(error),
+            error = early_end(&mut grpc) => Err(error),
+        };
+
+        // First to last.
+        let deadline = Instant::now() + self.stop_timeout;
+        self.health.stop();
+        close_doors.send_replace(true);
+        for door in grpc.into_iter().chain([http]) {
+            // A client that holds on to its connection is no failure of the server.
+            if let Err(error) = door.end_by(deadline.min(Instant::now() + DOORS_TIMEOUT)).await {
+                tracing::info!(%error, "closed connections that were still open");
+            }
+        }
+        stop_drain.send_replace(true);
+        let drained = match drain {
+            Some(drain) => drain.end_by(deadline).await,
+            None => Ok(()),
+        };
+        ended.and(drained)
+    }
+}
+
+async fn early_end(task: &mut Option<Task>) -> Error {
+    match task {
+        Some(task) => task.early_end().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn drain_options(config: &Config) -> DrainOptions {
+    DrainOptions {
+        pending_bytes_max: config.drain.pending_bytes_max.as_usize(),
+        writes_max: config.drain.concurrency,
+        ..DrainOptions::default()
+    }
+}

@@ -1,2 +1,5 @@
 //! logsink-server: arguments → config → run → exit code.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    logsink_server::cli::main()
+}

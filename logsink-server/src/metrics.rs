@@ -4,7 +4,10 @@
 //! Shared as `Arc<Metrics>`; `GET /metrics` shows all of it in the OpenMetrics text form, where a counter's name gets
 //! `_total` at its end and every name begins with `logsink_`.
 
-use std::{fmt::Write, sync::Arc};
+use std::{
+    fmt::{self, Write},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
@@ -65,7 +68,7 @@ impl Refusal {
 }
 
 impl EncodeLabelValue for Refusal {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         encoder.write_str(self.name())
     }
 }
@@ -91,10 +94,13 @@ pub struct Partition {
     pub partition: i32,
 }
 
+type Source = Box<dyn Fn(&Metrics) + Send + Sync>;
+
 /// Every counter of the server. The fields stand in the order of the flow.
-#[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// Steps that count by themselves and bring their numbers when they are asked for.
+    sources: Mutex<Vec<Source>>,
 
     // === ingest ===
     /// Export requests that came in, whatever became of them.
@@ -151,8 +157,14 @@ pub struct Metrics {
     pub index_blocks_published: Counter,
     /// Blocks of the embedded store removed by retention.
     pub index_blocks_removed: Counter,
+    /// Blocks of the embedded store found damaged: searches do without them.
+    pub index_blocks_damaged: Counter,
     /// Bytes of the embedded store's blocks.
     pub index_disk_bytes: Gauge,
+    /// Events that the embedded store holds.
+    pub index_events: Gauge,
+    /// Events removed by retention.
+    pub index_expired: Counter,
 
     // === query ===
     /// Searches.
@@ -203,7 +215,10 @@ impl Metrics {
             index_write_seconds: seconds(r, "index_write_duration", "One write to the index, retries included"),
             index_blocks_published: counter(r, "index_blocks_published", "Blocks of the embedded store published"),
             index_blocks_removed: counter(r, "index_blocks_removed", "Blocks removed by retention"),
+            index_blocks_damaged: counter(r, "index_blocks_damaged", "Blocks found damaged"),
             index_disk_bytes: gauge(r, "index_disk_bytes", "Bytes of the embedded store's blocks"),
+            index_events: gauge(r, "index_events", "Events that the embedded store holds"),
+            index_expired: counter(r, "index_expired", "Events removed by retention"),
             query_requests: counter(r, "query_requests", "Searches"),
             query_refused: counter(r, "query_refused", "Searches refused because they are wrong"),
             query_failed: counter(r, "query_failed", "Searches that the index could not answer"),
@@ -212,6 +227,7 @@ impl Metrics {
             rules_refused: counter(r, "rules_refused", "Rule documents refused"),
             rules_subscribers: gauge(r, "rules_subscribers", "Instances subscribed to rules"),
             registry: Registry::default(),
+            sources: Mutex::default(),
         };
         Arc::new(Self { registry: std::mem::take(r), ..metrics })
     }
@@ -236,12 +252,26 @@ impl Metrics {
         self.drain_lag.get_or_create(&Partition { partition }).set(messages);
     }
 
+    /// Has `source` set its counters each time before they are shown: for numbers that a step keeps anyway.
+    pub fn ask_before_showing(&self, source: impl Fn(&Self) + Send + Sync + 'static) {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(source));
+    }
+
     /// All counters in the OpenMetrics text form; see [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
+        for source in self.sources.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            source(self);
+        }
         let mut out = String::new();
         // Writing to a String does not fail, and the labels above write only names and numbers.
         let _ = text::encode(&mut out, &self.registry);
         out
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
     }
 }
 

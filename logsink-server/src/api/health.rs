@@ -1,0 +1,116 @@
+//! `GET /readyz`: whether this process can do its work, dependency by dependency.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Json, extract::State, http::StatusCode, response::IntoResponse};
+use futures_util::future::join_all;
+use serde::Serialize;
+use tokio::time::timeout;
+
+use crate::queue::BoxFuture;
+
+/// How long a dependency may take to answer: less than the second or two that a prober usually waits.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(900);
+
+/// Asks a dependency how it is; the error says what is the matter.
+pub type Probe = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// The dependencies of this process.
+#[derive(Default)]
+pub struct Health {
+    probes: Vec<(&'static str, Probe)>,
+    stopping: AtomicBool,
+}
+
+/// The answer: `{"ready": false, "checks": {"index": {"ready": false, "error": "…"}}}`.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    ready: bool,
+    checks: BTreeMap<&'static str, Check>,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Health {
+    /// Adds a dependency.
+    pub fn add<F, T>(&mut self, name: &'static str, probe: F)
+    where
+        F: Fn() -> T + Send + Sync + 'static,
+        T: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        self.probes.push((name, Box::new(move || Box::pin(probe()))));
+    }
+
+    /// Not ready from now on: load balancers send no more while the server stops.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks all dependencies at once.
+    pub async fn report(&self) -> Report {
+        let checks = self.probes.iter().map(|(name, probe)| async move {
+            let late = || format!("no answer within {} ms", PROBE_TIMEOUT.as_millis());
+            let error = timeout(PROBE_TIMEOUT, probe()).await.unwrap_or_else(|_| Err(late())).err();
+            (*name, Check { ready: error.is_none(), error })
+        });
+        let mut checks: BTreeMap<_, _> = join_all(checks).await.into_iter().collect();
+        if self.stopping.load(Ordering::Relaxed) {
+            checks.insert("server", Check { ready: false, error: Some("is stopping".into()) });
+        }
+        Report { ready: checks.values().all(|check| check.ready), checks }
+    }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.probes.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+pub(super) async fn answer(State(health): State<Arc<Health>>) -> impl IntoResponse {
+    let report = health.report().await;
+    (if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(report))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_sick_dependency_is_named_and_a_silent_one_does_not_hang() {
+        let mut health = Health::default();
+        health.add("queue", || async { Ok(()) });
+        assert!(health.report().await.ready);
+        health.add("index", || async { Err("no route to host".to_owned()) });
+        health.add("rules", std::future::pending);
+        let report = serde_json::to_value(health.report().await).unwrap();
+        assert_eq!(
+            report,
+            serde_json::json!({ "ready": false, "checks": {
+                "queue": { "ready": true },
+                "index": { "ready": false, "error": "no route to host" },
+                "rules": { "ready": false, "error": "no answer within 900 ms" },
+            }})
+        );
+    }
+
+    #[tokio::test]
+    async fn a_stopping_server_is_not_ready() {
+        let health = Health::default();
+        health.stop();
+        assert!(!health.report().await.ready);
+    }
+}
