@@ -52,7 +52,7 @@ fn both_ways_in_meet_in_one_index_and_each_event_is_there_once() {
     let endpoints = [("over-kafka", space.kafka_url()), ("over-grpc", server.grpc_url())];
     for (name, endpoint) in &endpoints {
         let service = unique(name);
-        let mut app = App::new(dir.path(), &service, endpoint).start();
+        let mut app = App::build(dir.path(), &service, endpoint).start();
         app.emit("a", EVENTS, 5_000);
         until("all is out", FOUND, || if app.emitted() == EVENTS { Ok(()) } else { Err(app.emitted().to_string()) });
         app.flush(Duration::from_secs(30));

@@ -26,8 +26,8 @@ fn a_hundred_thousand_events_survive_every_server_each_found_once() {
     let front = Server::cluster(dir.path(), "front", &["ingest", "query"], &space);
     let mut drain = Server::cluster(dir.path(), "drain", &["drain"], &space);
     let services = [unique("over-kafka"), unique("over-grpc")];
-    let mut kafka_app = App::new(dir.path(), &services[0], &space.kafka_url()).start();
-    let mut grpc_app = App::new(dir.path(), &services[1], &front.grpc_url()).start();
+    let mut kafka_app = App::build(dir.path(), &services[0], &space.kafka_url()).start();
+    let mut grpc_app = App::build(dir.path(), &services[1], &front.grpc_url()).start();
     // Twenty seconds of events: every fault below falls into the stream.
     kafka_app.emit("storm", OVER_KAFKA, OVER_KAFKA / 20);
     grpc_app.emit("storm", OVER_GRPC, OVER_GRPC / 20);
@@ -84,7 +84,7 @@ fn rules_outlive_etcd_its_restart_and_a_compaction() {
     let app_in = |name: &str| {
         let home = dir.path().join(name);
         fs::create_dir_all(&home).unwrap();
-        App::new(&home, &service, &server.grpc_url()).env("LOGSINK_RULES", &source).start()
+        App::build(&home, &service, &server.grpc_url()).env("LOGSINK_RULES", &source).start()
     };
     let mut app = app_in("first");
     put(dir.path(), &service, "drop");
@@ -129,7 +129,7 @@ fn kafka_that_hangs_makes_ingest_say_try_again_and_nothing_is_lost() {
     let space = Space::new("hang");
     let server = Server::cluster(dir.path(), "all", &["ingest", "drain", "query"], &space);
     let service = unique("patient");
-    let mut app = App::new(dir.path(), &service, &server.grpc_url()).start();
+    let mut app = App::build(dir.path(), &service, &server.grpc_url()).start();
     app.emit("hang", EVENTS, 1_000);
     until("some are out", PATIENCE, || if app.emitted() > EVENTS / 5 { Ok(()) } else { Err("few".into()) });
     control("pause", &["kafka"]);

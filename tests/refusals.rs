@@ -51,7 +51,7 @@ fn a_taken_port_or_data_directory_is_refused_and_its_owner_undisturbed() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::standalone(dir.path());
     let service = unique("owner");
-    let mut app = App::new(dir.path(), &service, &server.grpc_url()).start();
+    let mut app = App::build(dir.path(), &service, &server.grpc_url()).start();
     app.emit("a", 200, 10_000);
     server.await_hits(&format!("service={service}"), 200, Duration::from_secs(20));
 
@@ -109,7 +109,7 @@ fn an_unreachable_sink_is_reported_once_and_everything_arrives_when_it_comes() {
     let mut server = Server::standalone(dir.path());
     server.kill();
     let service = unique("early");
-    let mut app = App::new(dir.path(), &service, &server.grpc_url()).start();
+    let mut app = App::build(dir.path(), &service, &server.grpc_url()).start();
     app.emit("a", EVENTS, 1_000);
     until("the application says that its sink is away", Duration::from_secs(20), || {
         let said = app.stderr();
@@ -133,7 +133,7 @@ fn an_unreachable_sink_is_reported_once_and_everything_arrives_when_it_comes() {
 fn a_guard_that_cannot_deliver_gives_up_at_its_deadline_and_counts_the_loss() {
     let dir = tempfile::tempdir().unwrap();
     let nobody = format!("http://127.0.0.1:{}", free_port());
-    let mut app = App::new(dir.path(), &unique("lonely"), &nobody).start();
+    let mut app = App::build(dir.path(), &unique("lonely"), &nobody).start();
     app.emit("a", 10, 1_000);
     until("all is out", Duration::from_secs(20), || {
         if app.emitted() == 10 { Ok(()) } else { Err(app.emitted().to_string()) }

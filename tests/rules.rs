@@ -27,7 +27,7 @@ fn a_rule_in_etcd_silences_two_processes_within_a_second() {
         .map(|name| {
             let home = dir.path().join(name);
             fs::create_dir(&home).unwrap();
-            App::new(&home, &service, &server.grpc_url())
+            App::build(&home, &service, &server.grpc_url())
                 .env("LOGSINK_RULES", &source)
                 .env("OTEL_RESOURCE_ATTRIBUTES", &format!("app={name}"))
                 .start()
@@ -55,7 +55,7 @@ fn a_rule_put_to_the_server_is_pushed_to_its_senders() {
     let service = unique("pushed");
     // No setting about rules: over the gRPC connection that is there anyway.
     let mut apps =
-        vec![App::new(dir.path(), &service, &server.grpc_url()).env("OTEL_RESOURCE_ATTRIBUTES", "app=one").start()];
+        vec![App::build(dir.path(), &service, &server.grpc_url()).env("OTEL_RESOURCE_ATTRIBUTES", "app=one").start()];
     silences(&server, &service, &mut apps, |file| {
         put(&["--service", &service, "--server", &server.http_url("")], file);
     });
@@ -76,7 +76,7 @@ fn a_rules_file_is_watched_and_check_says_what_is_wrong_with_it() {
     let path = dir.path().join("live-rules.toml");
     fs::write(&path, "").unwrap();
     let mut apps = vec![
-        App::new(dir.path(), &service, &server.grpc_url())
+        App::build(dir.path(), &service, &server.grpc_url())
             .env("LOGSINK_RULES", &format!("file:{}", path.display()))
             .env("OTEL_RESOURCE_ATTRIBUTES", "app=one")
             .start(),

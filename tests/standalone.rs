@@ -41,7 +41,7 @@ fn kill_9_mid_stream_loses_and_doubles_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::standalone(dir.path());
     let service = unique("stream");
-    let mut app = App::new(dir.path(), &service, &server.grpc_url()).start();
+    let mut app = App::build(dir.path(), &service, &server.grpc_url()).start();
     app.emit("a", EVENTS, 6_000);
     for part in 1..=3 {
         until("a part of the stream is out", Duration::from_secs(60), || {
@@ -75,7 +75,7 @@ fn pages_are_stable_and_do_not_overlap_while_events_come_in() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::standalone(dir.path());
     let service = unique("pages");
-    let mut app = App::new(dir.path(), &service, &server.grpc_url()).start();
+    let mut app = App::build(dir.path(), &service, &server.grpc_url()).start();
     app.emit("a", 500, 5_000);
     server.await_hits(&format!("service={service}"), 500, Duration::from_secs(20));
     app.chatter(Duration::from_millis(1));
@@ -109,7 +109,7 @@ fn the_doors_for_people_and_machines_answer() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::standalone(dir.path());
     let service = unique("doors");
-    let mut app = App::new(dir.path(), &service, &server.grpc_url()).start();
+    let mut app = App::build(dir.path(), &service, &server.grpc_url()).start();
     app.emit("a", 10, 1_000);
     server.await_hits(&format!("service={service}"), 10, Duration::from_secs(20));
     for (path, word) in [("/livez", ""), ("/readyz", ""), ("/", "<html"), ("/metrics", "# EOF")] {

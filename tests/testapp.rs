@@ -2,7 +2,6 @@
 //! is told over standard input. One line in, one line out.
 
 #![allow(clippy::print_stdout, reason = "standard output is how it answers")]
-#![allow(clippy::print_stderr, reason = "a program tells its user on stderr why it does not start")]
 
 use std::{
     hint::black_box,

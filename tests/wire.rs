@@ -23,7 +23,7 @@ fn a_kafka_message_decodes_with_the_official_types() {
     let dir = tempfile::tempdir().unwrap();
     let space = Space::new("wire");
     let service = unique("wire");
-    let mut app = App::new(dir.path(), &service, &space.kafka_url())
+    let mut app = App::build(dir.path(), &service, &space.kafka_url())
         .env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test")
         .start();
     app.emit("a", EVENTS, 10_000);

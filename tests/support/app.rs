@@ -33,7 +33,7 @@ pub fn command(dir: &Path) -> Command {
 
 impl App {
     /// An application called `service` that sends to `endpoint`. Its files are in `dir`.
-    pub fn new(dir: &Path, service: &str, endpoint: &str) -> AppBuilder {
+    pub fn build(dir: &Path, service: &str, endpoint: &str) -> AppBuilder {
         let mut command = command(dir);
         command.env("OTEL_SERVICE_NAME", service).env("LOGSINK_ENDPOINT", endpoint);
         AppBuilder { command, log: dir.join(format!("{service}.log")) }
