@@ -18,7 +18,7 @@ fn main() -> anyhow::Result<()> {
     // Port 9 is `discard`: nobody listens there on a machine of today.
     let logsink = logsink::builder()
         .endpoint("http://127.0.0.1:9")
-        .service_name("bench")
+        .service("bench")
         .rules(format!("file:{}", rules.display()))
         .init()?;
     // The file is read by the library's own thread.

@@ -11,7 +11,7 @@ fn main() -> anyhow::Result<()> {
     let terminal = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_filter(EnvFilter::new("warn,compose_layers=info"));
-    let (layer, _logsink) = logsink::builder().service_name("compose-layers").filter("debug").layer()?;
+    let (layer, _logsink) = logsink::builder().service("compose-layers").filter("debug").layer()?;
     tracing_subscriber::registry().with(terminal).with(layer).init();
 
     let _request = tracing::info_span!("request", user = "ada").entered();

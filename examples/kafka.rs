@@ -9,7 +9,7 @@ use std::time::Duration;
 fn main() -> anyhow::Result<()> {
     let brokers = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9092".into());
     let logsink =
-        logsink::builder().endpoint(format!("kafka://{brokers}/otlp_logs")).service_name("kafka-example").init()?;
+        logsink::builder().endpoint(format!("kafka://{brokers}/otlp_logs")).service("kafka-example").init()?;
 
     for order in 1..=1_000_u32 {
         let _order = tracing::info_span!("order", order).entered();

@@ -27,7 +27,7 @@ use std::{
 const EVENTS: u32 = 1_000;
 
 fn main() -> anyhow::Result<()> {
-    let logsink = logsink::builder().service_name("rules-hot-swap").init()?;
+    let logsink = logsink::builder().service("rules-hot-swap").init()?;
     loop {
         let chatter = cost(|n| tracing::info!(target: "chatter", n, "the same thing again"));
         let business = cost(|n| tracing::info!(target: "business", n, "an order"));

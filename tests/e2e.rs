@@ -18,6 +18,9 @@ mod sdk;
 /// Our bytes before others' eyes: a Kafka message decoded with the official OTLP types.
 mod wire;
 
+/// The project's examples, run as their headers say.
+mod examples;
+
 /// What is wrong is said in one clear sentence, and nothing that was accepted is lost.
 mod refusals;
 

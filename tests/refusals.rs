@@ -90,7 +90,7 @@ fn the_library_refuses_a_bad_endpoint_in_one_sentence() {
     for (endpoint, words) in [
         ("ftp://127.0.0.1:21", "ftp"),
         ("not an url", "not an url"),
-        ("kafka://127.0.0.1:9092", "topic"),
+        ("kafka://127.0.0.1:9092/not a topic", "topic"),
         ("http://127.0.0.1:nine", "nine"),
     ] {
         let said = refuse(app::command(dir.path()).env("LOGSINK_ENDPOINT", endpoint), 2);
@@ -99,6 +99,19 @@ fn the_library_refuses_a_bad_endpoint_in_one_sentence() {
     fs::write(dir.path().join("logsink.toml"), "colour = 7\n").unwrap();
     let said = refuse(&mut app::command(dir.path()), 2);
     assert!(said.contains("colour"), "{said}");
+}
+
+#[test]
+fn a_second_init_is_an_error_and_the_first_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::standalone(dir.path());
+    let service = unique("twice");
+    let mut app = App::build(dir.path(), &service, &server.grpc_url()).start();
+    let said = app.ask("again");
+    assert!(said.contains("already"), "{said}");
+    app.emit("a", 10, 1_000);
+    server.await_hits(&format!("service={service}"), 10, Duration::from_secs(20));
+    app.quit();
 }
 
 #[test]

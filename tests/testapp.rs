@@ -71,6 +71,12 @@ fn obey(words: &[&str], guard: &Guard, emitted: &Arc<AtomicU64>) -> Result<Strin
             let every = Duration::from_millis(number(millis)?);
             thread::spawn(move || chatter(every));
         }
+        ["again"] => {
+            return match logsink::init() {
+                Ok(_) => Err("a second init succeeded".into()),
+                Err(error) => Ok(error.to_string()),
+            };
+        }
         ["cost"] => {
             return Ok(format!(r#"{{"noisy_ns":{:.2},"off_ns":{:.2}}}"#, cost(noisy), cost(off)));
         }

@@ -1,6 +1,10 @@
 //! The project's examples as child processes.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use crate::{
     http,
@@ -15,6 +19,16 @@ pub struct Example {
     port: u16,
 }
 
+/// The command line of an example, which has its files in `dir`.
+///
+/// # Panics
+/// When it was not built.
+pub fn command(name: &str, dir: &Path) -> Command {
+    let path = process::target_dir().join("examples").join(name);
+    assert!(path.exists(), "{} is missing: build it with `cargo build --examples`, or run `make test`", path.display());
+    process::application(&path, dir)
+}
+
 impl Example {
     /// Starts `axum-service` as `service`, sending to `endpoint`.
     ///
@@ -22,13 +36,7 @@ impl Example {
     /// When it was not built or does not serve.
     pub fn axum(dir: &Path, service: &str, endpoint: &str) -> Self {
         let port = free_port();
-        let path = process::target_dir().join("examples/axum-service");
-        assert!(
-            path.exists(),
-            "{} is missing: build it with `cargo build --examples`, or run `make test`",
-            path.display()
-        );
-        let mut command = process::application(&path, dir);
+        let mut command = command("axum-service", dir);
         command
             .env("OTEL_SERVICE_NAME", service)
             .env("LOGSINK_ENDPOINT", endpoint)
