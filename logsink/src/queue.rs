@@ -216,6 +216,12 @@ impl Consumer {
         self.shared.signal.clone()
     }
 
+    /// Chunks in the pool.
+    #[cfg(test)]
+    pub(crate) fn chunks_free(&self) -> usize {
+        self.shared.free_count.load(Ordering::Relaxed)
+    }
+
     /// Refuses all further records; what is in the queue can still be drained.
     pub(crate) fn close(&self) {
         self.shared.closed.store(true, Ordering::SeqCst);

@@ -231,6 +231,8 @@ impl Draft<'_> {
         } else if self.writer.shared.strays_have_room() {
             let mut heap = vec![0; CHUNK_BYTES];
             heap[..begun.len()].copy_from_slice(begun);
+            // What the thread has written so far goes before its strays.
+            self.writer.hand_over();
             self.base = NonNull::from(heap.as_mut_slice()).cast();
             self.heap = heap;
         } else {
