@@ -147,3 +147,144 @@ impl Reload {
 pub(crate) fn unix_now_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::{EventView, Fate, expr::tests::Sample};
+
+    fn documents(text: &str) -> [Document; 1] {
+        [Document::parse(text).unwrap()]
+    }
+
+    fn decide(reload: &Reload, event: &dyn EventView) -> Fate {
+        reload.active().rules.decide(event, 0).fate
+    }
+
+    #[test]
+    fn swaps_whole_and_keeps_the_old_when_refused() {
+        let initial = RuleSet::compile(&[Document::of_filter("warn").unwrap()], "app").unwrap();
+        let reload = Reload::new(initial);
+        assert_eq!((reload.generation(), reload.status()), (1, Status::default()));
+        reload.apply(&documents("filter = \"debug\""), "r1").unwrap();
+        assert_eq!((reload.generation(), reload.active().generation), (2, 2));
+        assert_eq!(reload.active().rules.base().to_string(), "debug");
+
+        let many = "[[rule]]\nname = \"N\"\nthen = { redact = [\"a\"] }\n";
+        let many: String = (0..65).map(|number| many.replace('N', &number.to_string())).collect();
+        let error = reload.apply(&documents(&many), "r2").unwrap_err();
+        assert_eq!(reload.generation(), 2);
+        let refused = Refused { revision: "r2".to_owned(), error: error.to_string() };
+        assert_eq!(reload.status(), Status { revision: "r1".to_owned(), refused: Some(refused) });
+
+        // Without documents the first filter is back, and the refusal is history.
+        reload.apply(&[], "r3").unwrap();
+        assert_eq!(reload.active().rules.base().to_string(), "warn");
+        assert_eq!(reload.status(), Status { revision: "r3".to_owned(), refused: None });
+    }
+
+    #[test]
+    fn a_rule_goes_on_counting_under_its_name() {
+        let reload = Reload::new(RuleSet::compile(&[], "app").unwrap());
+        let rule = "[[rule]]\nname = \"noise\"\nwhen = 'user=x'\nthen = \"drop\"\n";
+        let event = Sample {
+            severity: crate::Severity::INFO,
+            attributes: vec![("user", crate::filter::Value::Text("x".into()))],
+            ..Sample::default()
+        };
+        reload.apply(&documents(rule), "1").unwrap();
+        assert_eq!(decide(&reload, &event), Fate::DropByRule(0));
+        reload
+            .apply(&documents(&format!("[[rule]]\nname = \"new\"\nwhen = 'a=1'\nthen = \"keep\"\n{rule}")), "2")
+            .unwrap();
+        assert_eq!(decide(&reload, &event), Fate::DropByRule(1));
+        assert_eq!(reload.active().rules.counts(), [("new", 0), ("noise", 2)]);
+    }
+
+    /// Readers see whole sets only, while writers swap without a pause.
+    #[test]
+    fn readers_and_writers_at_the_same_time() {
+        let reload = Reload::new(RuleSet::compile(&[], "app").unwrap());
+        let set = |count: usize| -> String {
+            (0..count)
+                .map(|number| format!("[[rule]]\nname = \"{number}\"\nthen = {{ set_level = \"warn\" }}\n"))
+                .collect()
+        };
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = [3, 5]
+                .map(|count| {
+                    let (reload, text) = (&reload, set(count));
+                    scope.spawn(move || {
+                        (0..200).for_each(|_| reload.apply(&documents(&text), &count.to_string()).unwrap())
+                    })
+                })
+                .into();
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut last = 0;
+                        while last < 401 {
+                            let active = reload.active();
+                            assert!(active.generation >= last);
+                            last = active.generation;
+                            let expected = active.revision.parse().unwrap_or(0);
+                            assert_eq!(active.rules.rules().len(), expected);
+                        }
+                    })
+                })
+                .collect();
+            writers.into_iter().chain(readers).for_each(|thread| thread.join().unwrap());
+        });
+        assert_eq!(reload.generation(), 401);
+    }
+
+    #[test]
+    fn callsites_are_asked_anew_after_a_swap_and_after_an_expiry() {
+        use std::sync::atomic::AtomicUsize;
+
+        /// Answers every question about a callsite from the rules in force.
+        struct Asking(Arc<Reload>, Arc<AtomicUsize>);
+        impl tracing_core::Subscriber for Asking {
+            fn register_callsite(&self, meta: &'static tracing_core::Metadata<'static>) -> tracing_core::Interest {
+                match self.0.active().rules.interest(meta) {
+                    crate::filter::rules::Interest::Never => tracing_core::Interest::never(),
+                    _ => tracing_core::Interest::always(),
+                }
+            }
+            fn enabled(&self, _: &tracing_core::Metadata<'_>) -> bool {
+                true
+            }
+            fn new_span(&self, _: &tracing_core::span::Attributes<'_>) -> tracing_core::span::Id {
+                tracing_core::span::Id::from_u64(1)
+            }
+            fn record(&self, _: &tracing_core::span::Id, _: &tracing_core::span::Record<'_>) {}
+            fn record_follows_from(&self, _: &tracing_core::span::Id, _: &tracing_core::span::Id) {}
+            fn event(&self, _: &tracing_core::Event<'_>) {
+                self.1.fetch_add(1, Ordering::Relaxed);
+            }
+            fn enter(&self, _: &tracing_core::span::Id) {}
+            fn exit(&self, _: &tracing_core::span::Id) {}
+        }
+
+        let reload = Reload::new(RuleSet::compile(&[], "app").unwrap());
+        let seen = Arc::new(AtomicUsize::new(0));
+        let log = || tracing::debug!(target: "reload_test", "a debug event");
+        tracing::subscriber::with_default(Asking(Arc::clone(&reload), Arc::clone(&seen)), || {
+            log();
+            assert_eq!(seen.load(Ordering::Relaxed), 0);
+            reload.apply(&documents("filter = \"debug\""), "1").unwrap();
+            log();
+            assert_eq!(seen.load(Ordering::Relaxed), 1);
+            let keep = "[[rule]]\nname = \"for a while\"\nwhen = 'target=reload_test'\nthen = \"keep\"\nuntil = ";
+            reload.apply(&documents(&format!("{keep}2500-01-01T00:00:00Z")), "2").unwrap();
+            log();
+            assert_eq!(seen.load(Ordering::Relaxed), 2);
+            let generation = reload.generation();
+            reload.expire(unix_now_ns());
+            assert_ne!(reload.expiry_ns.load(Ordering::Relaxed), u64::MAX);
+            reload.expire(u64::MAX - 1);
+            assert_eq!(reload.expiry_ns.load(Ordering::Relaxed), u64::MAX);
+            assert_eq!(reload.generation(), generation);
+        });
+    }
+}
