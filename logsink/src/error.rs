@@ -26,3 +26,11 @@ pub enum InitError {
     #[error("cannot start the logsink thread: {0}")]
     Thread(#[source] std::io::Error),
 }
+
+/// A flush did not end in time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the sink has not taken all events within {timeout:?}")]
+pub struct FlushError {
+    /// The time that was given.
+    pub timeout: std::time::Duration,
+}

@@ -1,10 +1,393 @@
-//! Placeholder.
-#![allow(missing_docs)]
-pub struct Builder;
-pub struct Guard;
-pub fn builder() -> Builder {
-    Builder
+//! `init()` and [`Builder`]: wires the steps, from the settings to the running pipeline, and hands out its [`Guard`].
+
+mod guard;
+mod resource;
+
+#[cfg(any(feature = "etcd", feature = "grpc"))]
+use std::path::PathBuf;
+use std::{
+    env, fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tracing_core::Subscriber;
+use tracing_subscriber::{Layer, layer::SubscriberExt, registry::LookupSpan};
+
+pub use guard::Guard;
+
+use crate::{
+    Config, ConfigError, InitError, LogsinkLayer,
+    batch::Envelope,
+    config::{Endpoint, Rules},
+    filter::rules::{Document, RuleSet},
+    layer::Capture,
+    metrics::Metrics,
+    queue,
+    reload::{self, Reload},
+    source::{self, RuleSource},
+    transport::{Transport, stdout::Stdout},
+    worker::{self, Worker},
+};
+
+/// Starts the library with the settings of `logsink.toml` and the environment, and makes it the process's `tracing`
+/// subscriber (and `log` logger, with the feature `log`).
+///
+/// Keep the guard: dropping it sends what is left, waiting five seconds at most, and ends the library.
+///
+/// ```no_run
+/// let _logsink = logsink::init()?;
+/// tracing::info!(user_id = 42, "request finished");
+/// # Ok::<(), logsink::InitError>(())
+/// ```
+///
+/// # Errors
+/// When a setting cannot be used, another subscriber is already set, or a thread cannot be started. A sink that cannot be
+/// reached is no error: events wait for it.
+pub fn init() -> Result<Guard, InitError> {
+    builder().init()
 }
-pub fn init() -> Result<Guard, crate::InitError> {
-    Ok(Guard)
+
+/// A layer to add to a subscriber of your own, with the settings of `logsink.toml` and the environment.
+///
+/// ```no_run
+/// use tracing_subscriber::layer::SubscriberExt;
+///
+/// let (layer, _logsink) = logsink::layer()?;
+/// let subscriber = tracing_subscriber::registry().with(tracing_subscriber::fmt::layer()).with(layer);
+/// tracing::subscriber::set_global_default(subscriber).unwrap();
+/// # Ok::<(), logsink::InitError>(())
+/// ```
+///
+/// # Errors
+/// As [`init`], except that it sets no subscriber.
+pub fn layer<S>() -> Result<(impl Layer<S> + Send + Sync + 'static, Guard), InitError>
+where
+    S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync + 'static,
+{
+    builder().layer()
+}
+
+/// Settings in code, over those of the file and the environment.
+pub fn builder() -> Builder {
+    Builder::default()
+}
+
+/// Settings in code, over those of the file and the environment.
+///
+/// ```no_run
+/// let _logsink = logsink::builder().service("checkout").endpoint("http://logs.internal:4317").init()?;
+/// # Ok::<(), logsink::InitError>(())
+/// ```
+#[derive(Default)]
+#[must_use = "nothing starts before `init` or `layer`"]
+pub struct Builder {
+    alone: bool,
+    changes: Vec<Box<dyn FnOnce(&mut Config)>>,
+    transport: Option<Arc<dyn Transport>>,
+    capture: Capture,
+}
+
+/// The directory of the cache below the user's.
+const CACHE_DIR: &str = "logsink";
+
+impl Builder {
+    /// `service.name`.
+    pub fn service(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.configure(|config| config.service = Some(name))
+    }
+
+    /// Where events go: `http://host:4317`, `https://…`, `kafka://b1:9092,b2:9092/topic` or `stdout:`.
+    pub fn endpoint(self, url: impl Into<String>) -> Self {
+        let url = url.into();
+        self.configure(|config| config.endpoint = Some(url))
+    }
+
+    /// The base filter, in `EnvFilter` directive syntax without spans: `info,hyper=warn`.
+    pub fn filter(self, directives: impl Into<String>) -> Self {
+        let directives = directives.into();
+        self.configure(|config| config.filter = Some(directives))
+    }
+
+    /// Where rules come from: `file:/path`, `etcd://host:2379`, `push` or `none`.
+    pub fn rules(self, source: impl Into<String>) -> Self {
+        let source = source.into();
+        self.configure(|config| config.rules = Some(source))
+    }
+
+    /// A further resource attribute.
+    pub fn resource(self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        let (key, value) = (key.into(), value.into());
+        self.configure(|config| drop(config.resource.insert(key, value)))
+    }
+
+    /// gRPC metadata sent with every batch.
+    pub fn header(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let (name, value) = (name.into(), crate::config::Secret(value.into()));
+        self.configure(|config| drop(config.headers.insert(name, value)))
+    }
+
+    /// How long the guard waits for the last events when it is dropped.
+    pub fn flush_timeout(self, timeout: Duration) -> Self {
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.configure(move |config| config.send.flush_timeout_ms = millis)
+    }
+
+    /// Any other setting.
+    pub fn configure(mut self, change: impl FnOnce(&mut Config) + 'static) -> Self {
+        self.changes.push(Box::new(change));
+        self
+    }
+
+    /// What is sent beside an event's own fields.
+    pub fn capture(mut self, capture: Capture) -> Self {
+        self.capture = capture;
+        self
+    }
+
+    /// Sends through this transport; `endpoint` then only gives it a name, and no rules are pushed over it.
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// Reads neither a file nor the environment.
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// Starts the library and makes it the process's subscriber. See [`init`].
+    ///
+    /// # Errors
+    /// See [`init`].
+    pub fn init(self) -> Result<Guard, InitError> {
+        static STARTED: AtomicBool = AtomicBool::new(false);
+        if STARTED.swap(true, Ordering::SeqCst) {
+            return Err(InitError::AlreadyInitialized);
+        }
+        // A failed attempt leaves nothing behind: another one, with better settings, may follow.
+        let started = (|| {
+            let (layer, guard) = self.start(true)?;
+            let subscriber = tracing_subscriber::registry().with(layer.filtered());
+            if tracing::subscriber::set_global_default(subscriber).is_err() {
+                guard.abandon();
+                return Err(InitError::AlreadyInitialized);
+            }
+            #[cfg(feature = "log")]
+            take_log_records();
+            Ok(guard)
+        })();
+        if started.is_err() {
+            STARTED.store(false, Ordering::SeqCst);
+        }
+        started
+    }
+
+    /// Starts the library and gives its layer. See [`layer`].
+    ///
+    /// # Errors
+    /// See [`layer`].
+    pub fn layer<S>(self) -> Result<(impl Layer<S> + Send + Sync + 'static, Guard), InitError>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync + 'static,
+    {
+        let (layer, guard) = self.start(false)?;
+        Ok((layer.filtered(), guard))
+    }
+
+    fn start(self, sole: bool) -> Result<(LogsinkLayer, Guard), InitError> {
+        let config = config(self.alone, self.changes)?;
+        let service = config.service.clone().unwrap_or_else(resource::service_default);
+        let instance = resource::instance_id()?;
+        let reload = Reload::new(rules_at_start(&config, &service)?);
+        let metrics = Arc::new(Metrics::new());
+
+        // From the end of the flow to its beginning.
+        let settings = worker::Settings {
+            limits: config.limits(),
+            retry: config.retry_policy(),
+            in_flight_max: config.send.in_flight_max,
+            envelope: Envelope::new(&resource::attributes(&config, &service, &instance)),
+            instance: instance.clone(),
+            sink: config.endpoint.clone().unwrap_or_else(|| crate::config::ENDPOINT_DEFAULT.to_owned()),
+            revision: revision(reload.clone()),
+            tick: tick(reload.clone(), sole),
+        };
+        let flush_timeout = Duration::from_millis(config.send.flush_timeout_ms);
+        let (producer, consumer) = queue::channel(config.queue.bytes_max);
+        let outside = Outside {
+            config,
+            service,
+            instance: instance.clone(),
+            transport: self.transport,
+            metrics: metrics.clone(),
+            reload: reload.clone(),
+        };
+        let worker = Worker::start(consumer, settings, metrics.clone(), move || outside.build())?;
+        let layer = LogsinkLayer::new(producer, reload.clone(), metrics.clone(), self.capture);
+        Ok((layer, Guard::new(worker, metrics, reload, instance, flush_timeout)))
+    }
+}
+
+/// Defaults, then the file, the environment and the builder's calls.
+fn config(alone: bool, changes: Vec<Box<dyn FnOnce(&mut Config)>>) -> Result<Config, ConfigError> {
+    let variable = |name: &str| env::var(name).ok();
+    let mut config = Config::default();
+    if !alone {
+        // Named by somebody, the file must be there; the one in the working directory may.
+        let named = variable("LOGSINK_CONFIG").filter(|path| !path.is_empty());
+        let path = named.as_deref().unwrap_or("logsink.toml");
+        match fs::read_to_string(path) {
+            Ok(text) => config = Config::from_toml(&text, path)?,
+            Err(_) if named.is_none() && !Path::new(path).exists() => {}
+            Err(error) => {
+                let field = if named.is_some() { "LOGSINK_CONFIG" } else { "logsink.toml" };
+                return Err(ConfigError { field: field.to_owned(), message: format!("cannot read {path}: {error}") });
+            }
+        }
+        config.apply_env(&variable)?;
+    }
+    changes.into_iter().for_each(|change| change(&mut config));
+    config.validate()?;
+    Ok(config)
+}
+
+/// The base filter alone; a source brings the rest.
+fn rules_at_start(config: &Config, service: &str) -> Result<RuleSet, ConfigError> {
+    let documents = match &config.filter {
+        Some(filter) => vec![document_of(filter)?],
+        None => Vec::new(),
+    };
+    RuleSet::compile(&documents, service).map_err(filter_error)
+}
+
+fn document_of(filter: &str) -> Result<Document, ConfigError> {
+    Document::parse(&format!("filter = {}", toml::Value::from(filter))).map_err(filter_error)
+}
+
+fn filter_error(error: crate::filter::rules::RuleError) -> ConfigError {
+    // Line and column are of the document around the filter: nothing that the user has written.
+    let hint = error.hint.map(|hint| format!(": {hint}")).unwrap_or_default();
+    ConfigError { field: "filter".to_owned(), message: format!("{}{hint}", error.message) }
+}
+
+/// The revision in force, when it is from a source.
+fn revision(reload: Arc<Reload>) -> Box<dyn Fn() -> Option<String> + Send> {
+    Box::new(move || Some(reload.active().revision.clone()).filter(|revision| !revision.is_empty()))
+}
+
+/// What must happen now and then: rules that expire, and the level of `log` that follows the rules.
+fn tick(reload: Arc<Reload>, sole: bool) -> Box<dyn FnMut() + Send> {
+    Box::new(move || {
+        reload.expire(reload::unix_now_ns());
+        #[cfg(feature = "log")]
+        if sole {
+            follow_level();
+        }
+        #[cfg(not(feature = "log"))]
+        let _ = sole;
+    })
+}
+
+/// Sends the records of the `log` crate through `tracing`.
+#[cfg(feature = "log")]
+fn take_log_records() {
+    if tracing_log::LogTracer::init().is_err() {
+        worker::say("another logger is set for the `log` crate: its records do not come through logsink");
+        return;
+    }
+    follow_level();
+}
+
+/// Records of `log` below every rule's level end at one load, as `tracing`'s do; the rules may move that level.
+#[cfg(feature = "log")]
+fn follow_level() {
+    use log::LevelFilter as Log;
+    use tracing_core::LevelFilter as Level;
+    log::set_max_level(match Level::current() {
+        Level::OFF => Log::Off,
+        Level::ERROR => Log::Error,
+        Level::WARN => Log::Warn,
+        Level::INFO => Log::Info,
+        Level::DEBUG => Log::Debug,
+        Level::TRACE => Log::Trace,
+    });
+}
+
+/// What talks to the outside, made within the worker's runtime.
+struct Outside {
+    config: Config,
+    service: String,
+    instance: String,
+    transport: Option<Arc<dyn Transport>>,
+    metrics: Arc<Metrics>,
+    reload: Arc<Reload>,
+}
+
+impl Outside {
+    fn build(self) -> Result<worker::Outside, InitError> {
+        let endpoint = self.config.endpoint()?;
+        let rules = self.config.rule_source()?;
+        #[cfg(feature = "grpc")]
+        let channel = match (&endpoint, &self.transport) {
+            (Endpoint::Grpc { url, .. }, None) => Some(crate::transport::grpc::channel(url, &self.config.tls)?),
+            _ => None,
+        };
+        let source: Option<Box<dyn RuleSource>> = match rules {
+            Rules::None => None,
+            Rules::File(path) => Some(Box::new(source::file::FileSource::new(path))),
+            #[cfg(feature = "etcd")]
+            Rules::Etcd(urls) => {
+                let cache_dir = self.cache_dir();
+                Some(Box::new(source::etcd::EtcdSource::new(urls, self.service.clone(), cache_dir)))
+            }
+            #[cfg(not(feature = "etcd"))]
+            Rules::Etcd(_) => unreachable!("`rule_source` has refused it"),
+            #[cfg(feature = "grpc")]
+            Rules::Push => channel.clone().map(|channel| -> Box<dyn RuleSource> {
+                let cache_dir = self.cache_dir();
+                let (service, instance) = (self.service.clone(), self.instance.clone());
+                Box::new(source::push::PushSource::new(channel, service, instance, cache_dir))
+            }),
+            #[cfg(not(feature = "grpc"))]
+            Rules::Push => None,
+        };
+        let transport = match (self.transport, endpoint) {
+            (Some(transport), _) => transport,
+            (None, Endpoint::Stdout) => Arc::new(Stdout),
+            #[cfg(feature = "grpc")]
+            (None, endpoint @ Endpoint::Grpc { .. }) => {
+                let compression = self.config.compression(&endpoint);
+                let Some(channel) = channel else { unreachable!("made above for a gRPC endpoint") };
+                Arc::new(crate::transport::grpc::GrpcTransport::new(channel, &self.config, compression)?)
+            }
+            #[cfg(feature = "kafka")]
+            (None, ref endpoint @ Endpoint::Kafka { ref brokers, ref topic }) => {
+                let compression = self.config.compression(endpoint);
+                let metrics = self.metrics.clone();
+                let kafka = crate::transport::kafka::KafkaTransport::new;
+                Arc::new(kafka(brokers, topic, &self.config, compression, metrics)?)
+            }
+            #[allow(unreachable_patterns, reason = "depends on the cargo features")]
+            (None, _) => unreachable!("`endpoint` has refused what is not compiled in"),
+        };
+        Ok(worker::Outside { transport, rules: source.map(|source| (source, self.reload)) })
+    }
+
+    /// Where the last good rules are kept; `None` when the process has no home.
+    #[cfg(any(feature = "etcd", feature = "grpc"))]
+    fn cache_dir(&self) -> Option<PathBuf> {
+        let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        self.config.cache_dir.clone().or_else(|| {
+            variable("XDG_CACHE_HOME")
+                .or_else(|| variable("HOME").map(|home| home.join(".cache")))
+                .map(|dir| dir.join(CACHE_DIR))
+        })
+    }
 }

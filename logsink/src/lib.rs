@@ -35,7 +35,8 @@ pub mod spool;
 mod init;
 
 pub use config::Config;
-pub use error::{ConfigError, InitError};
-pub use init::{Builder, Guard, builder, init};
-pub use layer::LogsinkLayer;
+pub use error::{ConfigError, FlushError, InitError};
+pub use init::{Builder, Guard, builder, init, layer};
+pub use layer::{Capture, LogsinkLayer, RulesFilter};
+pub use metrics::Snapshot;
 pub use severity::Severity;

@@ -102,7 +102,7 @@ impl Health {
             }
         }
         if let Some((reason, message)) = self.refused.take() {
-            line.push_str(&format!("; {reason}, says {}: {message}", self.sink));
+            line.push_str(&format!("; the last by {} as {reason}: {message}", self.sink));
         }
         Some(line)
     }
@@ -159,7 +159,7 @@ mod tests {
         health.refused(Reason::Permanent, "unauthenticated");
         assert_eq!(
             health.report(now, &metrics.snapshot()).unwrap(),
-            "3 events were lost; since the start: permanent=3; permanent, says http://sink: unauthenticated"
+            "3 events were lost; since the start: permanent=3; the last by http://sink as permanent: unauthenticated"
         );
         metrics.dropped(Reason::QueueFull, Severity::INFO);
         assert_eq!(health.report(now + Duration::from_secs(59), &metrics.snapshot()), None, "not again so soon");

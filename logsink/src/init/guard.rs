@@ -1,0 +1,98 @@
+//! The handle on a running pipeline.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{
+    error::FlushError,
+    metrics::{Metrics, Snapshot},
+    reload::{Reload, Status},
+    worker::Worker,
+};
+
+/// Keeps the library running. Dropping it sends what is left, waits for that no longer than `flush_timeout` (default: five
+/// seconds), counts what is not sent by then, and ends the library; events after that are dropped and counted.
+#[must_use = "dropping the guard ends the library: bind it to a name, such as `_logsink`"]
+pub struct Guard {
+    worker: Worker,
+    metrics: Arc<Metrics>,
+    reload: Arc<Reload>,
+    instance: String,
+    flush_timeout: Duration,
+}
+
+impl Guard {
+    pub(super) fn new(
+        worker: Worker,
+        metrics: Arc<Metrics>,
+        reload: Arc<Reload>,
+        instance: String,
+        flush_timeout: Duration,
+    ) -> Self {
+        Self { worker, metrics, reload, instance, flush_timeout }
+    }
+
+    /// Waits until every event emitted before the call has been taken by the sink or given up (see [`Guard::metrics`]).
+    /// Blocks the calling thread, which may be one of an async runtime: the library does not need that.
+    ///
+    /// # Errors
+    /// When `timeout` passes first. Nothing is lost by that: sending goes on.
+    pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        if self.worker.flush(timeout) { Ok(()) } else { Err(FlushError { timeout }) }
+    }
+
+    /// All counters.
+    pub fn metrics(&self) -> Snapshot {
+        self.metrics.snapshot()
+    }
+
+    /// Which rules are in force, and why newer ones were refused.
+    pub fn rules(&self) -> Status {
+        self.reload.status()
+    }
+
+    /// How many events each rule has matched, by its name, in the order of the rules.
+    pub fn rule_counts(&self) -> Vec<(String, u64)> {
+        let active = self.reload.active();
+        active.rules.counts().into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
+    }
+
+    /// The instance id, under which the sink knows this process.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Sends what is left and ends the library, as dropping it does, but says whether all was sent.
+    ///
+    /// # Errors
+    /// When `timeout` passed first; what was not sent by then is lost and counted.
+    pub fn shutdown(self, timeout: Duration) -> Result<Snapshot, FlushError> {
+        let flushed = self.worker.shutdown(timeout);
+        if flushed { Ok(self.metrics.snapshot()) } else { Err(FlushError { timeout }) }
+    }
+
+    /// The counters, for a look after the guard is gone.
+    #[cfg(test)]
+    pub(crate) fn metrics_shared(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
+
+    /// Ends a pipeline that never got an event.
+    pub(super) fn abandon(self) {
+        self.worker.shutdown(Duration::ZERO);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.worker.shutdown(self.flush_timeout);
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard")
+            .field("instance", &self.instance)
+            .field("metrics", &self.metrics.snapshot())
+            .finish_non_exhaustive()
+    }
+}
