@@ -1,1 +1,197 @@
-//! Placeholder.
+//! A request comes in: checked, put into the queue, acknowledged.
+//!
+//! An [`Ack`] promises that every record of the request is durable in the queue. Anything else is an [`IngestError`], which
+//! says whether the sender should try again; nothing of the request has been taken then, or, when the queue failed half-way,
+//! it may have been: a sender that repeats a batch with its sequence number doubles nothing.
+//! When more is under way than [`Options::pending_bytes_max`], or the queue is full, the sender is told to try again.
+
+pub mod grpc;
+pub mod http;
+pub(crate) mod json;
+mod status;
+
+use std::{sync::Arc, time::Instant};
+
+use ::http::HeaderMap;
+use bytes::Bytes;
+use logsink::transport::header;
+use tokio::sync::Semaphore;
+
+use crate::{
+    metrics::{Metrics, Refusal},
+    otlp::{self, Limits, WireFault},
+    queue::{Batch, Headers, QueueError, QueueWriter},
+};
+
+/// What the doors take in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes of one request, decompressed.
+    pub request_bytes_max: usize,
+    /// Bytes of all requests under way, from the last byte's arrival to the queue's answer.
+    pub pending_bytes_max: usize,
+    /// What a request may hold.
+    pub limits: Limits,
+}
+
+impl Default for Options {
+    /// Requests of 16 MiB, four times what gRPC clients send by default; 256 MiB under way.
+    fn default() -> Self {
+        Self { request_bytes_max: 16 << 20, pending_bytes_max: 256 << 20, limits: Limits::default() }
+    }
+}
+
+/// The longest header value that is taken along; a longer one is as if it were not there. A sender's loss counters are a
+/// dozen names and numbers.
+const HEADER_BYTES_MAX: usize = 4_096;
+
+/// The request is durable in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ack {
+    /// Log records in it.
+    pub records: u32,
+}
+
+/// Why a request was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IngestError {
+    /// The bytes are not what they should be.
+    #[error("the request is not OTLP logs: {0}")]
+    Malformed(String),
+    /// The body's compression is not known, or the body is not compressed in that way.
+    #[error("{0}")]
+    Encoding(String),
+    /// The body is neither protobuf nor JSON.
+    #[error("{0}")]
+    MediaType(String),
+    /// A record or the number of records is over a limit.
+    #[error("the request is over a limit: {0}")]
+    Limit(String),
+    /// The request has too many bytes.
+    #[error("the request has more than {bytes_max} bytes: send smaller batches")]
+    TooLarge {
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// More is under way than the server takes at a time.
+    #[error("too many requests are under way")]
+    Overload,
+    /// The queue cannot take it at the moment.
+    #[error("{0}")]
+    QueueUnavailable(String),
+    /// The queue cannot take it before someone acts.
+    #[error("{0}")]
+    QueueFailed(String),
+}
+
+/// The way in, behind all doors.
+pub struct Ingest {
+    queue: Arc<dyn QueueWriter>,
+    options: Options,
+    metrics: Arc<Metrics>,
+    /// A permit for each byte under way.
+    pending: Semaphore,
+}
+
+impl Ingest {
+    /// The way into this queue.
+    pub fn new(queue: Arc<dyn QueueWriter>, options: Options, metrics: Arc<Metrics>) -> Arc<Self> {
+        let pending = Semaphore::new(options.pending_bytes_max.min(Semaphore::MAX_PERMITS));
+        Arc::new(Self { queue, options, metrics, pending })
+    }
+
+    /// Takes one `ExportLogsServiceRequest`, protobuf, decompressed. A request without records is taken at once.
+    ///
+    /// # Errors
+    /// When the request is wrong, or cannot be taken at the moment.
+    pub async fn accept(&self, payload: Bytes, headers: Headers) -> Result<Ack, IngestError> {
+        let started = Instant::now();
+        self.metrics.ingest_requests.inc();
+        let answer = self.take(payload, headers).await;
+        self.metrics.ingest_seconds.observe(started.elapsed().as_secs_f64());
+        if let Err(error) = &answer {
+            self.metrics.refused(error.refusal());
+        }
+        answer
+    }
+
+    /// Counts a request that a door refused before it was a payload.
+    fn refuse(&self, error: IngestError) -> IngestError {
+        self.metrics.ingest_requests.inc();
+        self.metrics.refused(error.refusal());
+        error
+    }
+
+    async fn take(&self, payload: Bytes, headers: Headers) -> Result<Ack, IngestError> {
+        let bytes = payload.len();
+        if bytes > self.options.request_bytes_max {
+            return Err(IngestError::TooLarge { bytes_max: self.options.request_bytes_max });
+        }
+        let permits = u32::try_from(bytes).map_err(|_| IngestError::TooLarge { bytes_max: u32::MAX as usize })?;
+        let _pending = self.pending.try_acquire_many(permits).map_err(|_| IngestError::Overload)?;
+        let summary = otlp::check(&payload, &self.options.limits).map_err(|error| match error.fault {
+            WireFault::OverLimit { .. } | WireFault::TooDeep => IngestError::Limit(error.to_string()),
+            _ => IngestError::Malformed(error.to_string()),
+        })?;
+        let records = summary.records;
+        if records > 0 {
+            let service = summary.service.to_owned();
+            if let Err(error) = self.queue.append(Batch { payload, records, service, headers }).await {
+                self.metrics.queue_failed.inc();
+                return Err(error.into());
+            }
+            self.metrics.queue_appended.inc();
+            self.metrics.queue_bytes.inc_by(bytes as u64);
+        }
+        self.metrics.ingest_records.inc_by(u64::from(records));
+        self.metrics.ingest_bytes.inc_by(bytes as u64);
+        Ok(Ack { records })
+    }
+}
+
+impl IngestError {
+    /// Whether the same request may be taken later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Overload | Self::QueueUnavailable(_) | Self::QueueFailed(_))
+    }
+
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Malformed(_) => Refusal::Malformed,
+            Self::Encoding(_) => Refusal::Encoding,
+            Self::MediaType(_) => Refusal::MediaType,
+            Self::Limit(_) => Refusal::Limit,
+            Self::TooLarge { .. } => Refusal::TooLarge,
+            Self::Overload => Refusal::Overload,
+            Self::QueueUnavailable(_) => Refusal::QueueUnavailable,
+            Self::QueueFailed(_) => Refusal::QueueFailed,
+        }
+    }
+}
+
+impl From<QueueError> for IngestError {
+    fn from(error: QueueError) -> Self {
+        match error {
+            QueueError::Unavailable(message) => Self::QueueUnavailable(message),
+            QueueError::TooLarge { bytes_max, .. } => Self::TooLarge { bytes_max },
+            QueueError::Failed(message) => Self::QueueFailed(message),
+        }
+    }
+}
+
+/// What travels beside a payload; gRPC metadata and HTTP headers are the same here.
+fn headers(map: &HeaderMap) -> Headers {
+    let text = |name: &str| {
+        let value = map.get(name)?.to_str().ok()?;
+        (!value.is_empty() && value.len() <= HEADER_BYTES_MAX).then(|| value.to_owned())
+    };
+    Headers {
+        instance: text(header::INSTANCE),
+        sequence: text(header::SEQUENCE).and_then(|sequence| sequence.parse().ok()),
+        rules: text(header::RULES),
+        lost: text(header::LOST),
+    }
+}
+
+#[cfg(test)]
+mod tests;

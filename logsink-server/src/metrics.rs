@@ -123,6 +123,8 @@ pub struct Metrics {
     pub queue_failed: Counter,
     /// Bytes that the queue holds on disk; only the disk log knows.
     pub queue_disk_bytes: Gauge,
+    /// Messages that the disk damaged or that were deleted before they were read.
+    pub queue_lost: Counter,
 
     // === drain ===
     /// Messages read from the queue.
@@ -200,6 +202,7 @@ impl Metrics {
             queue_bytes: counter(r, "queue_appended_bytes", "Bytes appended to the queue"),
             queue_failed: counter(r, "queue_failed", "Appends that failed"),
             queue_disk_bytes: gauge(r, "queue_disk_bytes", "Bytes that the disk log holds"),
+            queue_lost: counter(r, "queue_lost", "Messages of the disk log that could not be read"),
             drain_messages: counter(r, "drain_messages", "Messages read from the queue"),
             drain_records: counter(r, "drain_records", "Records that the index is done with"),
             drain_retries: counter(r, "drain_retries", "Writes to the index that were tried again"),

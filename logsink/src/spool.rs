@@ -4,7 +4,7 @@
 //! - **Torn or damaged**: every frame has checksums and its offset. What a crash left half written is cut off on open; a
 //!   frame that the disk damaged later is skipped and counted as lost, and takes no other with it.
 //! - **Bounded**: past `bytes_max` an append fails at once with [`SpoolError::Full`]; whole segments are deleted as readers
-//!   [`release`](Spool::release) them.
+//!   [release](Releaser::release) them.
 //! - **One user**: a second process that opens the directory is refused.
 
 mod frame;
@@ -219,12 +219,9 @@ impl Spool {
         Reader::new(Arc::clone(&self.shared), from)
     }
 
-    /// Every frame before this offset may be forgotten: segments that hold nothing else are deleted.
-    ///
-    /// # Errors
-    /// When the disk refuses; what was not deleted is tried again the next time.
-    pub fn release(&self, before: u64) -> Result<(), SpoolError> {
-        self.shared.release(before)
+    /// The end that forgets.
+    pub fn releaser(&self) -> Releaser {
+        Releaser(Arc::clone(&self.shared))
     }
 
     /// Bytes on disk and on the way there.
@@ -246,6 +243,20 @@ impl Drop for Spool {
             // A writer that panicked has dropped its senders: every append has had its answer.
             let _ = writer.join();
         }
+    }
+}
+
+/// Deletes what is done with.
+#[derive(Debug, Clone)]
+pub struct Releaser(Arc<Shared>);
+
+impl Releaser {
+    /// Every frame before this offset may be forgotten: segments that hold nothing else are deleted.
+    ///
+    /// # Errors
+    /// When the disk refuses; what was not deleted is tried again the next time.
+    pub fn release(&self, before: u64) -> Result<(), SpoolError> {
+        self.0.release(before)
     }
 }
 

@@ -85,14 +85,6 @@ impl Reader {
         self.lost
     }
 
-    /// As [`super::Spool::release`].
-    ///
-    /// # Errors
-    /// When the disk refuses; what was not deleted is tried again the next time.
-    pub fn release(&self, before: u64) -> Result<(), SpoolError> {
-        self.shared.release(before)
-    }
-
     /// Opens the segment to read from; `false` when the reader has moved past what is not there.
     fn stand(&mut self, durable: u64) -> Result<bool, SpoolError> {
         let segment = {

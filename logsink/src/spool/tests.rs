@@ -192,11 +192,11 @@ fn a_full_log_refuses_until_something_is_released() {
     let on_disk: u64 = segments(dir.path()).iter().map(|path| path.metadata().unwrap().len()).sum();
     assert!(on_disk <= 8_000 + 16 * 10 && spool.bytes() == on_disk, "{on_disk} of {}", spool.bytes());
 
-    spool.release(next / 2).unwrap();
+    spool.releaser().release(next / 2).unwrap();
     assert_eq!(append(&spool, b"room again"), next);
     let mut reader = spool.reader(next / 2);
     assert_eq!(read_all(&mut reader, 1 << 20).len() as u64, next - next / 2 + 1, "nothing past the release is gone");
-    spool.release(u64::MAX).unwrap();
+    spool.releaser().release(u64::MAX).unwrap();
     assert_eq!(segments(dir.path()).len(), 1, "the active segment stays: it knows the next offset");
     drop((reader, spool));
     assert_eq!(append(&Spool::open(dir.path(), options).unwrap(), b"x"), next + 1);
@@ -258,7 +258,7 @@ fn a_deleted_segment_is_counted_as_lost() {
         append(&spool, &payload(index));
     }
     let mut reader = spool.reader(0);
-    reader.release(25).unwrap();
+    spool.releaser().release(25).unwrap();
     let all = read_all(&mut reader, 100);
     assert!(all.contains_key(&25) && !all.contains_key(&0));
     assert_eq!(reader.lost() + all.len() as u64, 50);

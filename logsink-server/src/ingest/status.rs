@@ -1,0 +1,66 @@
+//! `google.rpc.Status`, in which both OTLP doors say what went wrong.
+
+use prost::Message;
+use tonic::Code;
+
+use super::IngestError;
+
+/// How long a sender should wait before it tries again, seconds: the disk's or the broker's hiccup is over by then.
+pub(super) const RETRY_AFTER_SECONDS: i64 = 1;
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Status {
+    #[prost(int32, tag = "1")]
+    pub(super) code: i32,
+    #[prost(string, tag = "2")]
+    pub(super) message: String,
+    #[prost(message, repeated, tag = "3")]
+    pub(super) details: Vec<Any>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Any {
+    #[prost(string, tag = "1")]
+    pub(super) type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<Duration>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Duration {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+}
+
+impl Status {
+    /// The error's gRPC code and text; with `RetryInfo` when trying again is worth it.
+    pub(super) fn of(error: &IngestError) -> Self {
+        let details = match error.is_retryable() {
+            true => {
+                let retry = RetryInfo { retry_delay: Some(Duration { seconds: RETRY_AFTER_SECONDS }) };
+                let type_url = "type.googleapis.com/google.rpc.RetryInfo".into();
+                vec![Any { type_url, value: retry.encode_to_vec() }]
+            }
+            false => Vec::new(),
+        };
+        Self { code: code(error) as i32, message: error.to_string(), details }
+    }
+}
+
+/// The codes that the OTLP specification lists as worth a retry are used for nothing else.
+pub(super) fn code(error: &IngestError) -> Code {
+    match error {
+        IngestError::Malformed(_) | IngestError::Encoding(_) | IngestError::MediaType(_) | IngestError::Limit(_) => {
+            Code::InvalidArgument
+        }
+        // Without RetryInfo it tells an OTLP sender not to send the same again.
+        IngestError::TooLarge { .. } => Code::ResourceExhausted,
+        IngestError::Overload | IngestError::QueueUnavailable(_) | IngestError::QueueFailed(_) => Code::Unavailable,
+    }
+}

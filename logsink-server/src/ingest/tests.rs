@@ -1,0 +1,199 @@
+//! Both doors on a queue that remembers and can be told to fail.
+
+use std::{io::Write, sync::Mutex};
+
+use axum::{body::Body, http::Request};
+use opentelemetry_proto::tonic::{
+    collector::logs::v1::ExportLogsServiceRequest,
+    logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+};
+use prost::Message;
+use tonic::codegen::Service;
+
+use super::*;
+use crate::queue::BoxFuture;
+
+#[derive(Default)]
+struct Memory {
+    batches: Mutex<Vec<Batch>>,
+    error: Mutex<Option<QueueError>>,
+}
+
+impl QueueWriter for Memory {
+    fn append(&self, batch: Batch) -> BoxFuture<'_, Result<(), QueueError>> {
+        let error = self.error.lock().unwrap().take();
+        Box::pin(async move {
+            match error {
+                Some(error) => Err(error),
+                None => {
+                    self.batches.lock().unwrap().push(batch);
+                    Ok(())
+                }
+            }
+        })
+    }
+}
+
+struct Door {
+    memory: Arc<Memory>,
+    metrics: Arc<Metrics>,
+    ingest: Arc<Ingest>,
+}
+
+fn door(request_bytes_max: usize) -> Door {
+    let (memory, metrics) = (Arc::new(Memory::default()), Metrics::new());
+    let options = Options { request_bytes_max, ..Options::default() };
+    let ingest = Ingest::new(Arc::clone(&memory) as Arc<dyn QueueWriter>, options, Arc::clone(&metrics));
+    Door { memory, metrics, ingest }
+}
+
+fn payload(records: usize) -> Vec<u8> {
+    let record = LogRecord { severity_text: "x".repeat(100), ..LogRecord::default() };
+    let scope_logs = vec![ScopeLogs { log_records: vec![record; records], ..ScopeLogs::default() }];
+    let resource_logs = vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }];
+    ExportLogsServiceRequest { resource_logs }.encode_to_vec()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+impl Door {
+    async fn post(&self, content_type: &str, encoding: &str, body: impl Into<Body>) -> (u16, HeaderMap, Bytes) {
+        let request = Request::post("/v1/logs")
+            .header("content-type", content_type)
+            .header("content-encoding", encoding)
+            .header("logsink-instance", "i-1")
+            .header("logsink-sequence", "7")
+            .body(body.into())
+            .unwrap();
+        let response = http::router(Arc::clone(&self.ingest)).call(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        (parts.status.as_u16(), parts.headers, axum::body::to_bytes(body, usize::MAX).await.unwrap())
+    }
+
+    /// The status and the bytes of `grpc-status-details-bin`.
+    async fn call(&self, encoding: Option<&str>, message: &[u8]) -> (i32, Option<tonic::Status>) {
+        let mut frame = vec![u8::from(encoding.is_some())];
+        frame.extend_from_slice(&(message.len() as u32).to_be_bytes());
+        frame.extend_from_slice(message);
+        let mut request = Request::post("/opentelemetry.proto.collector.logs.v1.LogsService/Export")
+            .header("content-type", "application/grpc")
+            .header("logsink-instance", "i-2");
+        if let Some(encoding) = encoding {
+            request = request.header("grpc-encoding", encoding);
+        }
+        let request = request.body(tonic::body::Body::new(http_body_util::Full::new(Bytes::from(frame)))).unwrap();
+        let response = grpc::service(Arc::clone(&self.ingest)).call(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let collected = http_body_util::BodyExt::collect(body).await.unwrap();
+        let headers = collected.trailers().cloned().unwrap_or(parts.headers);
+        let status = tonic::Status::from_header_map(&headers);
+        (status.as_ref().map_or(-1, |status| status.code() as i32), status)
+    }
+
+    fn refused(&self, reason: Refusal) -> u64 {
+        self.metrics.ingest_refused.get_or_create(&crate::metrics::Refused { reason }).get()
+    }
+}
+
+#[tokio::test]
+async fn bytes_reach_the_queue_as_they_came_with_their_headers() {
+    let door = door(1 << 20);
+    let sent = payload(3);
+    assert_eq!(door.post("application/x-protobuf", "identity", sent.clone()).await.0, 200);
+    assert_eq!(door.post("application/x-protobuf; x=y", "gzip", gzip(&sent)).await.0, 200);
+    assert_eq!(door.post("application/x-protobuf", "zstd", zstd::encode_all(&*sent, 3).unwrap()).await.0, 200);
+    assert_eq!(door.call(None, &sent).await.0, 0);
+    assert_eq!(door.call(Some("gzip"), &gzip(&sent)).await.0, 0);
+    assert_eq!(door.call(Some("zstd"), &zstd::encode_all(&*sent, 3).unwrap()).await.0, 0);
+    let batches = door.memory.batches.lock().unwrap();
+    assert_eq!(batches.len(), 6);
+    for batch in &*batches {
+        assert_eq!((&batch.payload, batch.records), (&Bytes::from(sent.clone()), 3));
+    }
+    assert_eq!(batches[0].headers.sequence, Some(7));
+    assert_eq!(batches[0].headers.instance.as_deref(), Some("i-1"));
+    assert_eq!(batches[5].headers.instance.as_deref(), Some("i-2"));
+    assert_eq!((door.metrics.ingest_requests.get(), door.metrics.ingest_records.get()), (6, 18));
+}
+
+#[tokio::test]
+async fn json_is_taken_and_answered_in_json() {
+    let door = door(1 << 20);
+    let text = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"hi"}}]}]}]}"#;
+    let (code, headers, body) = door.post("application/json", "gzip", gzip(text.as_bytes())).await;
+    assert_eq!((code, &*body), (200, b"{}".as_slice()));
+    assert_eq!(headers["content-type"], "application/json");
+    assert_eq!(door.memory.batches.lock().unwrap()[0].records, 1);
+    let (code, _, body) = door.post("application/json", "identity", "{\"resourceLogs\":1}").await;
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((code, &body["code"]), (400, &3.into()));
+    assert!(body["message"].as_str().unwrap().contains("line 1 column 18"), "{body}");
+}
+
+#[tokio::test]
+async fn an_empty_request_is_fine_and_appends_nothing() {
+    let door = door(1 << 20);
+    assert_eq!(door.post("application/x-protobuf", "identity", Body::empty()).await.0, 200);
+    assert_eq!(door.call(None, &payload(0)).await.0, 0);
+    assert!(door.memory.batches.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_refused_with_its_status() {
+    let door = door(10_000);
+    let big = payload(200);
+    let zst = |bytes: &[u8]| zstd::encode_all(bytes, 3).unwrap();
+    let proto = "application/x-protobuf";
+    assert_eq!(door.post(proto, "identity", "rubbish").await.0, 400);
+    assert_eq!(door.post(proto, "identity", big.clone()).await.0, 413);
+    assert_eq!(door.post(proto, "gzip", gzip(&big)).await.0, 413, "a bomb is stopped at the limit");
+    assert_eq!(door.post(proto, "zstd", zst(&big)).await.0, 413);
+    assert_eq!(door.post(proto, "br", big.clone()).await.0, 415);
+    assert_eq!(door.post(proto, "gzip", "not gzip").await.0, 415);
+    assert_eq!(door.post("text/plain", "identity", "x").await.0, 415);
+    assert_eq!(door.call(None, b"rubbish").await.0, tonic::Code::InvalidArgument as i32);
+    assert_eq!(door.call(None, &big).await.0, tonic::Code::ResourceExhausted as i32);
+    assert_eq!(door.call(Some("zstd"), &zst(&big)).await.0, tonic::Code::ResourceExhausted as i32);
+    assert!(door.memory.batches.lock().unwrap().is_empty());
+    assert_eq!((door.refused(Refusal::Malformed), door.refused(Refusal::TooLarge)), (2, 5));
+    assert_eq!((door.refused(Refusal::Encoding), door.refused(Refusal::MediaType)), (2, 1));
+    assert_eq!(door.metrics.ingest_requests.get(), 10);
+}
+
+#[tokio::test]
+async fn a_queue_that_is_away_asks_to_try_again() {
+    let door = door(1 << 20);
+    let fail = |error| *door.memory.error.lock().unwrap() = Some(error);
+    fail(QueueError::Unavailable("away".into()));
+    let (code, headers, body) = door.post("application/x-protobuf", "identity", payload(1)).await;
+    assert_eq!((code, &headers["retry-after"]), (503, &"1".parse().unwrap()));
+    let status = status::Status::decode(body).unwrap();
+    assert_eq!((status.code, &*status.message), (14, "away"));
+
+    fail(QueueError::Unavailable("away".into()));
+    let (code, status) = door.call(None, &payload(1)).await;
+    assert_eq!(code, 14);
+    let details = status::Status::decode(status.unwrap().details()).unwrap();
+    assert_eq!(details.details[0].type_url, "type.googleapis.com/google.rpc.RetryInfo");
+    assert_eq!(details.details[0].value, [0x0a, 2, 8, 1], "one second");
+
+    fail(QueueError::TooLarge { bytes: 9, bytes_max: 8 });
+    assert_eq!(door.post("application/x-protobuf", "identity", payload(1)).await.0, 413);
+    assert_eq!(door.call(None, &payload(1)).await.0, 0);
+    assert_eq!((door.metrics.queue_failed.get(), door.metrics.queue_appended.get()), (3, 1));
+}
+
+#[tokio::test]
+async fn more_than_the_server_takes_at_a_time_is_told_to_try_again() {
+    let memory = Arc::new(Memory::default());
+    let options = Options { pending_bytes_max: 200, ..Options::default() };
+    let ingest = Ingest::new(memory, options, Metrics::new());
+    let error = ingest.accept(payload(2).into(), Headers::default()).await.unwrap_err();
+    assert_eq!(error, IngestError::Overload);
+    ingest.accept(payload(1).into(), Headers::default()).await.unwrap();
+    ingest.accept(payload(1).into(), Headers::default()).await.unwrap();
+}

@@ -1,0 +1,127 @@
+//! Both ends on a real directory.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::queue::{DeadLetters, Headers};
+
+fn batch(index: u64) -> Batch {
+    Batch {
+        payload: Bytes::from(format!("payload {index}")),
+        records: 1,
+        service: "shop".into(),
+        headers: Headers { instance: Some("i".into()), sequence: Some(index), ..Headers::default() },
+    }
+}
+
+async fn take(reader: &mut DiskReader, bytes_max: usize) -> Vec<Message> {
+    match reader.next(bytes_max).await.unwrap() {
+        Fetched::Messages(messages) => messages,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_was_appended_is_read_in_order_and_then_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, mut reader) = open(dir.path(), DiskOptions::default(), Metrics::new()).unwrap();
+    for index in 0..20 {
+        writer.append(batch(index)).await.unwrap();
+    }
+    drop(writer);
+    let mut read = Vec::new();
+    loop {
+        match reader.next(100).await.unwrap() {
+            Fetched::Messages(messages) => read.extend(messages),
+            Fetched::Closed => break,
+            Fetched::Revoked(_) => panic!("the disk log is never revoked"),
+        }
+    }
+    for (index, message) in read.iter().enumerate() {
+        let sent = batch(index as u64);
+        assert_eq!(message.position, Position { partition: 0, offset: index as i64 });
+        assert_eq!((&message.payload, &message.headers), (&sent.payload, &sent.headers));
+    }
+    assert_eq!(read.len(), 20);
+}
+
+#[tokio::test]
+async fn a_dropped_next_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, mut reader) = open(dir.path(), DiskOptions::default(), Metrics::new()).unwrap();
+    for index in 0..100 {
+        writer.append(batch(index)).await.unwrap();
+    }
+    let mut next = 0;
+    while next < 100 {
+        // Dropped after one poll: mostly while the read is under way.
+        let polled =
+            std::future::poll_fn(|context| std::task::Poll::Ready(reader.next(1).as_mut().poll(context))).await;
+        let messages = match polled {
+            std::task::Poll::Ready(Ok(Fetched::Messages(messages))) => messages,
+            std::task::Poll::Pending => take(&mut reader, 1).await,
+            other => panic!("{other:?}"),
+        };
+        for message in messages {
+            assert_eq!(message.position.offset, next);
+            next += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restart_reads_from_the_position_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let (writer, reader) = open(dir.path(), DiskOptions::default(), Metrics::new()).unwrap();
+    for index in 0..10 {
+        writer.append(batch(index)).await.unwrap();
+    }
+    drop((writer, reader));
+    let (_writer, mut reader) =
+        open(dir.path(), DiskOptions { from: 7, ..DiskOptions::default() }, Metrics::new()).unwrap();
+    reader.commit(&[Position { partition: 0, offset: 7 }]).unwrap();
+    assert_eq!(take(&mut reader, 1).await[0].position.offset, 7);
+}
+
+#[tokio::test]
+async fn a_full_log_asks_to_try_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = DiskOptions { bytes_max: 4_000, ..DiskOptions::default() };
+    let metrics = Metrics::new();
+    let (writer, mut reader) = open(dir.path(), options, Arc::clone(&metrics)).unwrap();
+    let mut appended = 0;
+    let error = loop {
+        match writer.append(batch(appended)).await {
+            Ok(()) => appended += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, QueueError::Unavailable(_)), "{error:?}");
+    assert!(metrics.queue_disk_bytes.get() > 3_500);
+    reader.commit(&[Position { partition: 0, offset: appended as i64 }]).unwrap();
+    writer.append(batch(appended)).await.unwrap();
+    assert_eq!(metrics.queue_lost.get(), 0);
+}
+
+#[tokio::test]
+async fn dead_letters_are_json_lines_in_a_bounded_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let letters = DiskDeadLetters::open(dir.path(), DiskDeadLettersOptions { bytes_max: 2_000 }).unwrap();
+    let message = Message {
+        position: Position { partition: 0, offset: 42 },
+        epoch: 0,
+        payload: Bytes::from_static(b"whole"),
+        headers: batch(3).headers,
+        dropped: Vec::new(),
+    };
+    letters.put(&message, Some(5), "mapper_parsing_exception \"x\"", b"rec").await.unwrap();
+    let text = std::fs::read_to_string(dir.path().join("dead-letters.jsonl")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&line["offset"], &line["record"], &line["bytes"]), (&42.into(), &5.into(), &"cmVj".into()));
+    assert_eq!(line["sequence"], 3);
+    for _ in 0..50 {
+        letters.put(&message, None, "not OTLP", &message.payload).await.unwrap();
+    }
+    let bytes: u64 = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+    assert!((1_000..=2_000).contains(&bytes), "{bytes}");
+}
