@@ -72,7 +72,8 @@ pub(super) fn write(dir: &Path, rows: &[(Key, RecordView<'_>)], mut entry: Entry
     let plan = Plan::choose(rows);
     let path = dir.join(entry.parquet_name());
     let temporary = path.with_extension("parquet.tmp");
-    let mut file = Checked { inner: BufWriter::new(File::create(&temporary)?), bytes: 0, crc32: crc32fast::Hasher::new() };
+    let mut file =
+        Checked { inner: BufWriter::new(File::create(&temporary)?), bytes: 0, crc32: crc32fast::Hasher::new() };
     let odd = |error: &dyn std::fmt::Display| BlockError::Io(format!("cannot write {}: {error}", path.display()));
     let mut writer = ArrowWriter::try_new(&mut file, plan.schema.clone(), Some(properties(&plan.schema)))
         .map_err(|error| odd(&error))?;

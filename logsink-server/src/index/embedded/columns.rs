@@ -258,9 +258,10 @@ impl Fixed {
             None => self.span_id.append_null(),
         }
         let raw = record.resource.raw;
-        let json = self.resources.entry((raw.as_ptr(), raw.len())).or_insert_with(|| {
-            serde_json::Value::Object(record.resource.attributes().to_json()).to_string()
-        });
+        let json = self
+            .resources
+            .entry((raw.as_ptr(), raw.len()))
+            .or_insert_with(|| serde_json::Value::Object(record.resource.attributes().to_json()).to_string());
         self.resource.append(json.as_str())?;
         self.log_offset.append_value(key.offset);
         // A request has 16 MiB at most, and a record two bytes at least.

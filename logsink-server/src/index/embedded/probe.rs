@@ -1,11 +1,9 @@
 //! An expression, asked of a block's summary and a page's filter: can anything in there match? `false` is certain; whatever
 //! is not certain is left to the matcher, which sees every row of the pages that remain.
 
-use std::cmp::Ordering;
-
 use logsink::{
     Severity,
-    filter::expr::{Expr, Field, Literal, Op},
+    filter::expr::{self, Expr, Field, Literal, Op},
 };
 
 use super::{
@@ -51,22 +49,27 @@ impl Probe {
     }
 
     fn compare(field: &Field, op: Op, literal: &Literal) -> Self {
+        let text = &literal.text;
         match (field, op) {
             (_, Op::Ne) => Self::Maybe,
             (Field::Attribute(key), Op::Eq) => {
-                let text = Self::Holds(hash::text(key, &literal.text));
+                // Numbers are compared as numbers, everything else as text.
+                let text = Self::Holds(hash::text(key, text));
                 match literal.number {
                     Some(number) => Self::Any(vec![text, Self::Holds(hash::number(key, number))]),
                     None => text,
                 }
             }
             (Field::Attribute(key), _) => Self::Holds(hash::key(key)),
-            // Whether other fields' text is compared as a number is the matcher's business.
-            (_, _) if literal.number.is_some() && !matches!(field, Field::TraceId | Field::SpanId) => Self::Maybe,
-            (Field::Service, Op::Eq) => Self::Service(literal.text.clone(), hash::service(&literal.text)),
-            (Field::Target, Op::Eq) => Self::Holds(hash::target(&literal.text)),
-            (Field::TraceId, Op::Eq) => id(&literal.text, hash::trace_id),
-            (Field::SpanId, Op::Eq) => id(&literal.text, hash::span_id),
+            (Field::Service, Op::Eq) => Self::Service(text.clone(), hash::service(text)),
+            (Field::Target, Op::Eq) => Self::Holds(hash::target(text)),
+            (Field::TraceId, Op::Eq) => Self::Holds(hash::trace_id(&text.to_ascii_lowercase())),
+            (Field::SpanId, Op::Eq) => Self::Holds(hash::span_id(&text.to_ascii_lowercase())),
+            (Field::Message, Op::Eq) => {
+                let mut words = Vec::new();
+                expr::words(text, &mut |word| words.push(Self::Holds(hash::word(word))));
+                Self::All(words)
+            }
             _ => Self::Maybe,
         }
     }
@@ -94,23 +97,10 @@ impl Probe {
     }
 }
 
-/// An id is filtered by its lower-case digits. Empty text may stand for "no id", which no filter holds.
-fn id(text: &str, hash: fn(&str) -> u64) -> Probe {
-    if text.is_empty() { Probe::Maybe } else { Probe::Holds(hash(&text.to_ascii_lowercase())) }
-}
-
 /// The severity numbers (as bits) that the comparison holds for.
 fn severities(op: Op, severity: Severity) -> u32 {
-    let holds = |ordering: Ordering| match op {
-        Op::Eq => ordering.is_eq(),
-        Op::Ne => ordering.is_ne(),
-        Op::Lt => ordering.is_lt(),
-        Op::Le => ordering.is_le(),
-        Op::Gt => ordering.is_gt(),
-        Op::Ge => ordering.is_ge(),
-    };
     (0..=24u8)
-        .filter(|&number| holds(Severity(number).floor().cmp(&severity.floor())))
+        .filter(|&number| op.holds(Severity(number).floor().cmp(&severity)))
         .fold(0, |bits, number| bits | 1 << number)
 }
 

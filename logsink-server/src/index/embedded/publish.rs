@@ -148,7 +148,8 @@ fn write_blocks(dir: &Path, open: &Open, next_id: u64) -> Result<Vec<Entry>, Blo
         let entry = Entry {
             id: next_id + entries.len() as u64,
             day,
-            rows: u32::try_from(rows.len()).map_err(|_| BlockError::Io("more events than a block can have".to_owned()))?,
+            rows: u32::try_from(rows.len())
+                .map_err(|_| BlockError::Io("more events than a block can have".to_owned()))?,
             time_min_ns: rows.first().map_or(0, |(key, _)| key.time_ns),
             time_max_ns: rows.last().map_or(0, |(key, _)| key.time_ns),
             published_ns: now_ns(),

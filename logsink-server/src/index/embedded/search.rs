@@ -43,11 +43,7 @@ pub(super) enum Notice {
 }
 
 /// Finds the page of hits.
-pub(super) fn search(
-    snapshot: Snapshot,
-    query: &Query,
-    notice: &mut dyn FnMut(Notice),
-) -> Result<Page, IndexError> {
+pub(super) fn search(snapshot: Snapshot, query: &Query, notice: &mut dyn FnMut(Notice)) -> Result<Page, IndexError> {
     let limit = query.limit.min(LIMIT_MAX);
     let before = query.cursor.as_deref().map(Key::from_cursor).transpose()?;
     if limit == 0 {

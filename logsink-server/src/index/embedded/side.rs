@@ -243,24 +243,13 @@ fn add_object(hashes: &mut Hashes, prefix: &str, object: &serde_json::Map<String
 
 fn add_value(hashes: &mut Hashes, key: &str, value: &Value<'_>) {
     hashes.insert(hash::key(key));
-    match value {
-        Value::Text(text) => {
-            hashes.insert(hash::text(key, text));
-            // Should the matcher take text that reads as a number for one, it is found.
-            if let Some(number) = text.trim().parse().ok().filter(|number: &f64| number.is_finite()) {
-                hashes.insert(hash::number(key, number));
-            }
-        }
-        Value::Int(number) => {
-            hashes.insert(hash::text(key, &number.to_string()));
-            hashes.insert(hash::number(key, *number as f64));
-        }
-        Value::Double(number) => {
-            hashes.insert(hash::text(key, &AnyView::Double(*number).text()));
-            hashes.insert(hash::number(key, *number));
-        }
-        Value::Bool(value) => _ = hashes.insert(hash::text(key, if *value { "true" } else { "false" })),
-    }
+    // As the matcher compares: numbers as doubles, everything else as text.
+    hashes.insert(match value {
+        Value::Text(text) => hash::text(key, text),
+        Value::Int(number) => hash::number(key, *number as f64),
+        Value::Double(number) => hash::number(key, *number),
+        Value::Bool(value) => hash::text(key, if *value { "true" } else { "false" }),
+    });
 }
 
 /// A hasher of what is a hash already.
@@ -307,7 +296,7 @@ pub(super) mod hash {
     pub(in super::super) fn key(key: &str) -> u64 {
         of(6, key, b"")
     }
-    /// The attribute's text form is this.
+    /// The attribute is this text.
     pub(in super::super) fn text(key: &str, text: &str) -> u64 {
         of(7, key, text.as_bytes())
     }
