@@ -15,17 +15,18 @@ mod tls;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use axum::Router;
-use tokio::{net::TcpListener, sync::watch, time::Instant};
+use tokio::{sync::watch, time::Instant};
 use tonic::service::Routes;
 
 pub use self::listen::Addresses;
 use self::{
     listen::{Listeners, serve_grpc, serve_http},
     task::Task,
+    tls::Certificates,
 };
 use crate::{
     api::{self, health::Health, search::Search},
-    config::{Config, Mode, Tls},
+    config::{Config, Mode},
     drain::{Drain, DrainOptions, Sift},
     error::Error,
     index::{IndexReader, IndexWriter},
@@ -56,13 +57,26 @@ struct DrainParts {
 
 /// A server whose steps are ready and whose listeners are open.
 pub struct App {
-    health: Arc<Health>,
+    listeners: Listeners,
+    http: Router,
+    grpc: Routes,
     drain: Option<Drain>,
-    http: (TcpListener, Router),
-    grpc: Option<(TcpListener, Routes)>,
-    addresses: Addresses,
-    tls: Option<Tls>,
+    health: Arc<Health>,
     stop_timeout: Duration,
+}
+
+/// Reads the TLS files as a start would, and opens nothing.
+///
+/// # Errors
+/// When one cannot be used, by its setting.
+pub fn check_tls(config: &Config) -> Result<(), Error> {
+    install_crypto();
+    config.tls.as_ref().map_or(Ok(()), |tls| Certificates::read(tls).map(drop))
+}
+
+/// One provider of cryptography for every listener and client; a second call changes nothing.
+fn install_crypto() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 // === impl App ===
@@ -73,8 +87,7 @@ impl App {
     /// # Errors
     /// When a listener, a file or a server cannot be used; nothing keeps running then.
     pub async fn start(config: &Config) -> Result<Self, Error> {
-        // One provider of cryptography for every listener and client; a second call changes nothing.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_crypto();
         let listeners = Listeners::open(config).await?;
         let metrics = Metrics::new();
         let steps = match config.mode() {
@@ -104,21 +117,12 @@ impl App {
         // Doors.
         let health = Arc::new(health);
         let http = api::router(search, health.clone(), metrics.clone()).merge(ui::router());
-        let addresses = listeners.addresses;
-        Ok(Self {
-            health,
-            drain,
-            http: (listeners.http, http),
-            grpc: listeners.grpc.map(|listener| (listener, Routes::default())),
-            addresses,
-            tls: config.tls.clone(),
-            stop_timeout: config.stop_timeout(),
-        })
+        Ok(Self { listeners, http, grpc: Routes::default(), drain, health, stop_timeout: config.stop_timeout() })
     }
 
     /// Where the server listens, with the real ports.
     pub fn addresses(&self) -> Addresses {
-        self.addresses
+        self.listeners.addresses
     }
 
     /// Writes `grpc=ADDRESS` and `http=ADDRESS` lines for programs that started the server with port 0.
@@ -126,7 +130,7 @@ impl App {
     /// # Errors
     /// When the file cannot be written.
     pub fn write_ports(&self, path: &Path) -> Result<(), Error> {
-        self.addresses.write(path)
+        self.listeners.addresses.write(path)
     }
 
     /// Serves until `stop` becomes true or a step ends by itself, then stops the steps, first to last.
@@ -141,11 +145,12 @@ impl App {
         let mut drain = self.drain.map(|drain| {
             Task::spawn("drain", async { drain.run(drain_stopping).await.map_err(|error| Error::step("drain", error)) })
         });
-        let (listener, router) = self.http;
-        let mut http = Task::spawn("http", serve_http(listener, router, self.tls.clone(), doors_closing.clone()));
-        let mut grpc = self
-            .grpc
-            .map(|(listener, routes)| Task::spawn("grpc", serve_grpc(listener, routes, self.tls, doors_closing)));
+        let Listeners { grpc, http, addresses, certificates } = self.listeners;
+        let closing = doors_closing.clone();
+        let mut http = Task::spawn("http", serve_http(http, addresses.http, certificates.clone(), self.http, closing));
+        let mut grpc = grpc.map(|listener| {
+            Task::spawn("grpc", serve_grpc(listener, certificates, self.grpc, doors_closing))
+        });
 
         let ended = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => Ok(()),
@@ -187,3 +192,6 @@ fn drain_options(config: &Config) -> DrainOptions {
         ..DrainOptions::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,8 +33,9 @@ const EXAMPLES: &str = r#"Examples:
   logsink-server query 'level>=warn service=checkout "connection refused"' --from -1h
   logsink-server rules put rules.toml               change the rules of every connected process
 
-  curl -H 'content-type: application/json' http://127.0.0.1:4318/v1/logs -d '{"resourceLogs": [{"scopeLogs": [{
-    "logRecords": [{"severityNumber": 9, "severityText": "INFO", "body": {"stringValue": "hello"}}]}]}]}'
+  curl http://127.0.0.1:4318/v1/logs -H 'content-type: application/json' -d '
+    {"resourceLogs": [{"scopeLogs": [{"logRecords": [
+      {"severityNumber": 9, "body": {"stringValue": "hello"}}]}]}]}'
 
 Every setting of the file can be given as an environment variable: [listen] http is LOGSINK_SERVER_LISTEN_HTTP."#;
 

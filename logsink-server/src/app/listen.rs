@@ -9,9 +9,9 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-use super::tls::{self, TlsListener};
+use super::tls::{Certificates, TlsListener};
 use crate::{
-    config::{Config, Role, Tls},
+    config::{Config, Role},
     error::Error,
 };
 
@@ -28,6 +28,8 @@ pub(super) struct Listeners {
     pub(super) grpc: Option<TcpListener>,
     pub(super) http: TcpListener,
     pub(super) addresses: Addresses,
+    /// None: without TLS.
+    pub(super) certificates: Option<Certificates>,
 }
 
 /// Where the server listens, with the ports that the system chose for port 0.
@@ -41,13 +43,14 @@ pub struct Addresses {
 
 impl Listeners {
     pub(super) async fn open(config: &Config) -> Result<Self, Error> {
+        let certificates = config.tls.as_ref().map(Certificates::read).transpose()?;
         let (http, http_address) = bind(config.listen_http(), "listen.http").await?;
         let grpc = match config.has(Role::Ingest) {
             true => Some(bind(config.listen_grpc(), "listen.grpc").await?),
             false => None,
         };
         let addresses = Addresses { grpc: grpc.as_ref().map(|(_, address)| *address), http: http_address };
-        Ok(Self { grpc: grpc.map(|(listener, _)| listener), http, addresses })
+        Ok(Self { grpc: grpc.map(|(listener, _)| listener), http, addresses, certificates })
     }
 }
 
@@ -73,14 +76,16 @@ async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener
 /// Serves HTTP/1.1 and HTTP/2 until `closing`, then lets requests under way finish.
 pub(super) async fn serve_http(
     listener: TcpListener,
+    address: SocketAddr,
+    certificates: Option<Certificates>,
     router: Router,
-    tls: Option<Tls>,
     closing: watch::Receiver<bool>,
 ) -> Result<(), Error> {
     let closing = until(closing);
-    let served = match &tls {
-        Some(tls) => {
-            axum::serve(TlsListener::new(listener, tls)?, router).with_graceful_shutdown(closing).into_future().await
+    let served = match &certificates {
+        Some(certificates) => {
+            let listener = TlsListener::new(listener, address, certificates);
+            axum::serve(listener, router).with_graceful_shutdown(closing).into_future().await
         }
         None => axum::serve(listener, router).with_graceful_shutdown(closing).into_future().await,
     };
@@ -90,8 +95,8 @@ pub(super) async fn serve_http(
 /// Serves gRPC until `closing`, then lets calls under way finish.
 pub(super) async fn serve_grpc(
     listener: TcpListener,
+    certificates: Option<Certificates>,
     routes: Routes,
-    tls: Option<Tls>,
     closing: watch::Receiver<bool>,
 ) -> Result<(), Error> {
     let wrong = |error: tonic::transport::Error| Error::step("grpc", error);
@@ -99,8 +104,8 @@ pub(super) async fn serve_grpc(
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT));
-    if let Some(tls) = &tls {
-        server = server.tls_config(tls::grpc(tls)?).map_err(wrong)?;
+    if let Some(certificates) = certificates {
+        server = server.tls_config(certificates.grpc).map_err(wrong)?;
     }
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     server.add_routes(routes).serve_with_incoming_shutdown(incoming, until(closing)).await.map_err(wrong)

@@ -4,7 +4,7 @@ use std::{fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use logsink::ConfigError;
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::{self, PemObject}};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -23,17 +23,27 @@ const HANDSHAKEN_MAX: usize = 64;
 /// After an error of `accept` such as "too many open files": time for some to be closed.
 const ACCEPT_DELAY: Duration = Duration::from_millis(200);
 
-/// TLS for tonic.
-pub(super) fn grpc(tls: &Tls) -> Result<ServerTlsConfig, Error> {
-    // Reading it as rustls does gives errors that name the file and the setting.
-    server_config(tls)?;
-    let config = ServerTlsConfig::new()
-        .identity(Identity::from_pem(read("tls.cert", &tls.cert)?, read("tls.key", &tls.key)?))
-        .timeout(HANDSHAKE_TIMEOUT);
-    Ok(match &tls.client_ca {
-        Some(path) => config.client_ca_root(Certificate::from_pem(read("tls.client_ca", path)?)),
-        None => config,
-    })
+/// What both listeners need, read from the files.
+#[derive(Clone)]
+pub(super) struct Certificates {
+    pub(super) grpc: ServerTlsConfig,
+    http: Arc<ServerConfig>,
+}
+
+impl Certificates {
+    /// Reads and checks the files.
+    pub(super) fn read(tls: &Tls) -> Result<Self, Error> {
+        let mut http = server_config(tls)?;
+        http.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let grpc = ServerTlsConfig::new()
+            .identity(Identity::from_pem(read("tls.cert", &tls.cert)?, read("tls.key", &tls.key)?))
+            .timeout(HANDSHAKE_TIMEOUT);
+        let grpc = match &tls.client_ca {
+            Some(path) => grpc.client_ca_root(Certificate::from_pem(read("tls.client_ca", path)?)),
+            None => grpc,
+        };
+        Ok(Self { grpc, http: Arc::new(http) })
+    }
 }
 
 fn read(field: &str, path: &Path) -> Result<Vec<u8>, Error> {
@@ -46,7 +56,10 @@ fn unusable(field: &str, path: &Path, error: &dyn std::fmt::Display) -> Error {
 
 fn server_config(tls: &Tls) -> Result<ServerConfig, Error> {
     let chain = certificates("tls.cert", &tls.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| unusable("tls.key", &tls.key, &error))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| match error {
+        pem::Error::NoItemsFound => unusable("tls.key", &tls.key, &"there is no private key in it"),
+        error => unusable("tls.key", &tls.key, &error),
+    })?;
     let builder = ServerConfig::builder();
     let builder = match &tls.client_ca {
         None => builder.with_no_client_auth(),
@@ -79,13 +92,11 @@ pub(super) struct TlsListener {
 }
 
 impl TlsListener {
-    pub(super) fn new(listener: TcpListener, tls: &Tls) -> Result<Self, Error> {
-        let mut config = server_config(tls)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let address = listener.local_addr().map_err(|error| Error::step("listen", error))?;
+    pub(super) fn new(listener: TcpListener, address: SocketAddr, certificates: &Certificates) -> Self {
         let (sender, handshaken) = mpsc::channel(HANDSHAKEN_MAX);
-        let accepting = tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), sender)).abort_handle();
-        Ok(Self { handshaken, address, accepting })
+        let acceptor = TlsAcceptor::from(certificates.http.clone());
+        let accepting = tokio::spawn(accept(listener, acceptor, sender)).abort_handle();
+        Self { handshaken, address, accepting }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `logsink-server check`: reads the configuration as `serve` would and says what would run. Opens no port and no server.
+//! `logsink-server check`: reads the configuration as `serve` would and says what would run. Reads the certificates, opens no port and asks no server.
 
 use std::io::{self, Write};
 
@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::serve::Settings;
 use crate::{
+    app,
     config::{Config, Mode, Role, load::Loaded},
     error::Error,
 };
@@ -23,6 +24,7 @@ pub struct CheckArgs {
 /// The first setting that cannot be used.
 pub fn run(args: &CheckArgs) -> Result<(), Error> {
     let Loaded { config, file } = args.settings.load()?;
+    app::check_tls(&config)?;
     let mut out = io::stdout().lock();
     let file = file.map_or("defaults (no file)".into(), |file| file.display().to_string());
     let shown = writeln!(out, "configuration is good: {file}").and_then(|()| describe(&config, &mut out));

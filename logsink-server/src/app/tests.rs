@@ -1,0 +1,150 @@
+//! A whole standalone server in this process, over its real doors.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, sync::watch, task::JoinHandle};
+
+use super::App;
+use crate::{
+    config::{Config, units::Address},
+    error::Error,
+};
+
+/// Far more than anything here takes, on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Server {
+    http: SocketAddr,
+    stop: watch::Sender<bool>,
+    running: JoinHandle<Result<(), Error>>,
+    client: reqwest::Client,
+}
+
+fn config(dir: &tempfile::TempDir) -> Config {
+    let mut config = Config { data_dir: Some(dir.path().join("data")), ..Config::default() };
+    let any = Address((std::net::Ipv4Addr::LOCALHOST, 0).into());
+    (config.listen.grpc, config.listen.http) = (Some(any), Some(any));
+    config
+}
+
+impl Server {
+    async fn start(dir: &tempfile::TempDir) -> Self {
+        let app = App::start(&config(dir)).await.unwrap();
+        let http = app.addresses().http;
+        let (stop, stopped) = watch::channel(false);
+        Self { http, stop, running: tokio::spawn(app.run(stopped)), client: reqwest::Client::new() }
+    }
+
+    async fn send(&self, message: &str) {
+        let body = json!({ "resourceLogs": [{
+            "resource": { "attributes": [{ "key": "service.name", "value": { "stringValue": "shop" } }] },
+            "scopeLogs": [{ "logRecords": [{
+                "timeUnixNano": "1772368200000000000", "severityNumber": 13, "body": { "stringValue": message },
+                "attributes": [{ "key": "latency_ms", "value": { "intValue": "250" } }],
+            }] }],
+        }] });
+        let response = self.client.post(format!("http://{}/v1/logs", self.http)).json(&body).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        let response = self.client.get(format!("http://{}{path}", self.http)).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// Searches until there are as many hits as wanted.
+    async fn find(&self, expression: &str, wanted: usize) -> Vec<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let path = format!("/api/v1/search?from=2026-03-01&to=2026-03-02&q={expression}");
+            let (status, body) = self.get(&path).await;
+            assert_eq!(status, 200, "{body}");
+            let hits = serde_json::from_str::<Value>(&body).unwrap()["hits"].as_array().unwrap().clone();
+            if hits.len() == wanted {
+                return hits;
+            }
+            assert!(Instant::now() < deadline, "{} of {wanted} hits", hits.len());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.send(true).unwrap();
+        self.running.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_found_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir).await;
+    server.send("connection refused").await;
+    server.send("all is well").await;
+    let hits = server.find("level>=warn%20service=shop%20latency_ms>=250", 2).await;
+    assert_eq!(hits[0]["time"], "2026-03-01T12:30:00.000000000Z");
+    server.stop().await;
+
+    let server = Server::start(&dir).await;
+    let hits = server.find("%22connection%20refused%22", 1).await;
+    assert_eq!(hits[0]["message"], "connection refused");
+    server.send("once more").await;
+    server.find("", 3).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doors_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir).await;
+    server.send("hello").await;
+    server.find("", 1).await;
+    let (status, ready) = server.get("/readyz").await;
+    assert_eq!((status, serde_json::from_str::<Value>(&ready).unwrap()["ready"].as_bool()), (200, Some(true)), "{ready}");
+    assert_eq!(server.get("/livez").await.0, 200);
+    let (_, metrics) = server.get("/metrics").await;
+    assert!(metrics.contains("logsink_ingest_records_total 1"), "{metrics}");
+    assert!(metrics.contains("logsink_query_requests_total"), "{metrics}");
+    let page = server.client.get(format!("http://{}/", server.http)).send().await.unwrap();
+    assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("script-src 'self'"));
+    assert_eq!(server.get("/nothing/here").await.0, 404);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_does_not_hold_up_the_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir).await;
+    let idle = TcpStream::connect(server.http).await.unwrap();
+    tokio::time::timeout(PATIENCE, server.stop()).await.unwrap();
+    drop(idle);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_said_with_its_setting() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = config(&dir);
+    config.listen.http = Some(Address(taken.local_addr().unwrap()));
+    let message = App::start(&config).await.err().unwrap().to_string();
+    let address = taken.local_addr().unwrap();
+    assert!(message.starts_with(&format!("cannot listen on {address} (listen.http): another program")), "{message}");
+}
+
+#[tokio::test]
+async fn a_data_directory_that_cannot_be_made_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("data"), "a file").unwrap();
+    let message = App::start(&config(&dir)).await.err().unwrap().to_string();
+    assert!(message.starts_with("cannot create the data directory"), "{message}");
+}
+
+#[tokio::test]
+async fn two_servers_do_not_share_a_data_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = App::start(&config(&dir)).await.unwrap();
+    assert!(App::start(&config(&dir)).await.is_err());
+}
