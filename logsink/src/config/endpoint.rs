@@ -42,7 +42,9 @@ impl Endpoint {
             ("stdout", _) if rest.trim_matches('/').is_empty() => Ok(Self::Stdout),
             ("http" | "https", Some(address)) => Self::grpc(scheme, address),
             ("kafka", Some(address)) => Self::kafka(address),
-            ("etcd", Some(_)) => Err("finding sinks through etcd is not supported yet: name the sink itself".to_owned()),
+            ("etcd", Some(_)) => {
+                Err("finding sinks through etcd is not supported yet: name the sink itself".to_owned())
+            }
             _ => Err(format!("`{}` cannot be sent to: {forms}", redacted(url))),
         }
     }
@@ -65,6 +67,9 @@ impl Endpoint {
         if host.is_empty() {
             return Err(format!("no host: write `{scheme}://host:4317`"));
         }
+        if let Some(port) = authority.get(host.len() + 1..).filter(|port| port.parse::<u16>().is_err()) {
+            return Err(format!("`{port}` is not a port: write `{scheme}://{host}:4317`"));
+        }
         // Without a port a gRPC client would go to 80 or 443; OTLP/gRPC lives on 4317.
         let port = if host.len() == authority.len() { ":4317" } else { "" };
         let loopback = host == "localhost" || host == "[::1]" || host.starts_with("127.");
@@ -78,10 +83,18 @@ impl Endpoint {
         let (brokers, topic) = address.split_once('/').unwrap_or((address, ""));
         let topic = topic.trim_end_matches('/');
         if brokers.contains('@') {
-            return Err("credentials in the URL are not used: put `sasl.username` and its kin into `[kafka]`".to_owned());
+            return Err(
+                "credentials in the URL are not used: put `sasl.username` and its kin into `[kafka]`".to_owned()
+            );
         }
         if brokers.split(',').any(|broker| broker.trim().is_empty()) {
             return Err("a broker is missing: write `kafka://b1:9092,b2:9092/topic`".to_owned());
+        }
+        // A broker without a port is reached at 9092.
+        let ports =
+            brokers.split(',').filter(|broker| !broker.ends_with(']')).filter_map(|broker| broker.rsplit_once(':'));
+        if let Some((host, port)) = ports.into_iter().find(|(_, port)| port.trim().parse::<u16>().is_err()) {
+            return Err(format!("`{port}` is not a port: write `kafka://{host}:9092/topic`"));
         }
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if topic.len() > 249 || !topic.chars().all(legal) {
