@@ -124,10 +124,13 @@ impl LogsinkLayer {
             self.judge(&mut draft, callsite, judged, now, scratch)?;
         }
         draft.commit()?;
-        for _ in 0..outcome.truncated + around.left_out {
-            self.metrics.truncated();
-        }
+        self.count_truncated(outcome.truncated + around.left_out);
         Ok(())
+    }
+
+    #[inline]
+    fn count_truncated(&self, values: u32) {
+        (0..values).for_each(|_| self.metrics.truncated());
     }
 
     /// What the event gets from its thread and spans, from what the thread keeps or built anew.
@@ -255,11 +258,11 @@ where
     }
 
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: LayerContext<'_, S>) {
-        spans::on_new(attributes, id, &context);
+        self.count_truncated(spans::on_new(attributes, id, &context));
     }
 
     fn on_record(&self, id: &span::Id, values: &span::Record<'_>, context: LayerContext<'_, S>) {
-        spans::on_record(values, id, &context);
+        self.count_truncated(spans::on_record(values, id, &context));
     }
 
     fn on_enter(&self, id: &span::Id, _: LayerContext<'_, S>) {

@@ -15,7 +15,8 @@ use tracing_subscriber::{
     registry::{LookupSpan, SpanRef},
 };
 
-pub(crate) use fields::{SpanFields, epoch, record};
+pub(crate) use fields::epoch;
+use fields::{SpanFields, record};
 
 use crate::{
     callsite::{Callsite, Place, name, name_bit},
@@ -192,13 +193,13 @@ where
     span.extensions().get::<SpanFields>().map_or(0, |fields| fields.serial)
 }
 
-/// Keeps the fields of a new span.
-pub(crate) fn on_new<S>(attributes: &span::Attributes<'_>, id: &span::Id, context: &LayerContext<'_, S>)
+/// Keeps the fields of a new span. Tells how many values were cut.
+pub(crate) fn on_new<S>(attributes: &span::Attributes<'_>, id: &span::Id, context: &LayerContext<'_, S>) -> u32
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     // Before the span's extensions are locked: this may run the user's code, which may log.
-    let fields = record(|visitor| attributes.record(visitor));
+    let (fields, truncated) = record(|visitor| attributes.record(visitor));
     if let Some(span) = context.span(id) {
         let mut extensions = span.extensions_mut();
         // Two layers of this library in one subscriber share them.
@@ -206,18 +207,20 @@ where
             extensions.insert(SpanFields::new(fields));
         }
     }
+    truncated
 }
 
-/// Adds fields that a span was given later.
-pub(crate) fn on_record<S>(values: &span::Record<'_>, id: &span::Id, context: &LayerContext<'_, S>)
+/// Adds fields that a span was given later. Tells how many values were cut.
+pub(crate) fn on_record<S>(values: &span::Record<'_>, id: &span::Id, context: &LayerContext<'_, S>) -> u32
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let fields = record(|visitor| values.record(visitor));
+    let (fields, truncated) = record(|visitor| values.record(visitor));
     if let Some(span) = context.span(id) {
         if let Some(kept) = span.extensions_mut().get_mut::<SpanFields>() {
             kept.update(fields);
         }
         fields::advance_epoch();
     }
+    truncated
 }

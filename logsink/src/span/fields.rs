@@ -64,11 +64,11 @@ impl SpanFields {
     }
 }
 
-/// The fields that `visit` records, each name once: the last value counts.
-pub(crate) fn record(visit: impl FnOnce(&mut dyn Visit)) -> Vec<SpanField> {
-    let mut visitor = SpanVisitor { kept: SpanFields { serial: 0, fields: Vec::new() } };
+/// The fields that `visit` records, each name once (the last value counts), and how many values were cut.
+pub(super) fn record(visit: impl FnOnce(&mut dyn Visit)) -> (Vec<SpanField>, u32) {
+    let mut visitor = SpanVisitor { kept: SpanFields { serial: 0, fields: Vec::new() }, truncated: 0 };
     visit(&mut visitor);
-    visitor.kept.fields
+    (visitor.kept.fields, visitor.truncated)
 }
 
 /// Text that fits beside others; cut with a marker when it is too long.
@@ -111,6 +111,7 @@ impl fmt::Write for Shortener {
 
 struct SpanVisitor {
     kept: SpanFields,
+    truncated: u32,
 }
 
 impl SpanVisitor {
@@ -130,6 +131,7 @@ impl SpanVisitor {
         let mut short = Shortener::default();
         // An implementation that reports an error has still written what it could.
         let _ = write(&mut short);
+        self.truncated += u32::from(short.missing > 0);
         let text = short.finish();
         self.keep(field, |out, name| push_text(out, name, &text));
     }
@@ -157,11 +159,13 @@ impl Visit for SpanVisitor {
 
     fn record_str(&mut self, field: &Field, value: &str) {
         let short = shortened(value);
+        self.truncated += u32::from(short.len() != value.len());
         self.keep(field, |out, name| push_text(out, name, &short));
     }
 
     fn record_bytes(&mut self, field: &Field, value: &[u8]) {
         let fitting = &value[..value.len().min(SPAN_VALUE_BYTES_MAX)];
+        self.truncated += u32::from(fitting.len() < value.len());
         let mut any = Vec::new();
         push_delimited(&mut any, tag::BYTES, fitting);
         self.keep(field, |out, name| push_attribute(out, name, &any));

@@ -85,6 +85,21 @@ fn every_length_around_the_bounds_survives() {
 }
 
 #[test]
+fn a_spans_long_values_are_cut_and_counted() {
+    let long = "ž".repeat(3_000);
+    let (bench, layer) = Bench::new();
+    tracing::subscriber::with_default(Registry::default().with(layer.filtered()), || {
+        let span = info_span!("long", a = %long, c = long.as_bytes(), d = tracing::field::Empty);
+        span.record("d", &*long);
+        span.in_scope(|| info!("inside"));
+    });
+    let records = bench.records();
+    ["a", "d"].map(|key| assert_cut(records[0].text(key), &long));
+    assert_eq!(records[0].get("c"), Some(&Value::BytesValue(long.as_bytes()[..4_096].to_vec())));
+    assert_eq!(bench.metrics.snapshot().truncated, 3);
+}
+
+#[test]
 fn spans_leave_room_for_the_event() {
     let long = "ž".repeat(3_000);
     let records = Bench::run(|| {
