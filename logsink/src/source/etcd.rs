@@ -215,7 +215,7 @@ impl Session {
     /// Waits until something has changed since the last reading.
     async fn changed(&mut self) -> Result<(), String> {
         loop {
-            let notice = self.watch.message().await.map_err(|error| error.to_string())?;
+            let notice = self.watch.message().await.map_err(|error| plain(&error))?;
             let notice = notice.ok_or("the watch has ended")?;
             if notice.canceled() {
                 return Err(match notice.compact_revision() {
@@ -269,7 +269,15 @@ async fn read(client: &mut Client, range: &Range) -> Result<Reading, String> {
 
 async fn within<T>(answer: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T, String> {
     match timeout(ANSWER_WITHIN, answer).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Ok(answer) => answer.map_err(|error| plain(&error)),
         Err(_) => Err(format!("no answer within {} s", ANSWER_WITHIN.as_secs())),
+    }
+}
+
+/// The error in a few words: a status in full is a paragraph.
+fn plain(error: &etcd_client::Error) -> String {
+    match error {
+        etcd_client::Error::GRpcStatus(status) => status.message().to_owned(),
+        other => other.to_string(),
     }
 }

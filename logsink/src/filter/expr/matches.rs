@@ -56,8 +56,8 @@ fn compare(field: &Field, op: Op, literal: &Literal, event: &dyn EventView) -> b
     };
     match literal.number {
         Some(wanted) => number.partial_cmp(&wanted).is_some_and(|ordering| op.holds(ordering)),
-        // A text that is no number equals no number's text; only NaN and the infinities have such.
-        None => false,
+        // Only a number that is none, such as NaN, has a text that does not read as a number.
+        None => op == Op::Eq && !number.is_finite() && literal.text == non_finite_text(number),
     }
 }
 
@@ -83,8 +83,20 @@ fn bool_text(value: bool) -> &'static str {
     if value { "true" } else { "false" }
 }
 
+/// As protobuf's JSON mapping calls them.
+fn non_finite_text(number: f64) -> &'static str {
+    match number {
+        f64::INFINITY => "Infinity",
+        f64::NEG_INFINITY => "-Infinity",
+        _ => "NaN",
+    }
+}
+
 /// The shortest decimal that reads as the same number, as JSON writers print it; at most 24 bytes.
 fn double_text(number: f64, buffer: &mut [u8; 32]) -> &str {
+    if !number.is_finite() {
+        return non_finite_text(number);
+    }
     let mut rest = &mut buffer[..];
     let written = match write!(rest, "{number:?}") {
         Ok(()) => 32 - rest.len(),
