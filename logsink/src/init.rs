@@ -204,7 +204,7 @@ impl Builder {
     fn start(self, sole: bool) -> Result<(LogsinkLayer, Guard), InitError> {
         let config = config(self.alone, self.changes)?;
         let service = config.service.clone().unwrap_or_else(resource::service_default);
-        let instance = resource::instance_id()?;
+        let instance = resource::instance_id();
         let reload = Reload::new(rules_at_start(&config, &service)?);
         let metrics = Arc::new(Metrics::new());
 

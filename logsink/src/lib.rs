@@ -1,4 +1,38 @@
-//! A `tracing` layer that filters, encodes, batches and ships events to Kafka or an OTLP sink.
+//! A `tracing` layer that filters, encodes, batches and ships events to Kafka or an OTLP sink, losing none in silence.
+//!
+//! ```no_run
+//! let _logsink = logsink::init()?;
+//! tracing::info!(user_id = 42, "request finished");
+//! # Ok::<(), logsink::InitError>(())
+//! ```
+//!
+//! Events go to `http://127.0.0.1:4317` (OTLP over gRPC) unless `LOGSINK_ENDPOINT`, `OTEL_EXPORTER_OTLP_ENDPOINT`,
+//! `logsink.toml` or the [`builder`] say otherwise: see [`Config`] for all settings. Where there is a subscriber already,
+//! add [`layer()`] to it.
+//!
+//! # What it promises
+//!
+//! - The application's threads never wait for the sink, for a lock that the worker holds while it works, or for memory. When
+//!   the queue is full (64 MiB by default, some seconds of a busy log) the newest event is dropped.
+//! - Nothing is lost in silence: [`Guard::metrics`] counts every record as sent or as dropped for a [`metrics::Reason`], the
+//!   counts ride beside the batches, and losses are said on stderr, once a minute at most.
+//! - At least once: a batch is sent again until the sink has answered. It keeps its sequence number, by which
+//!   `logsink-server` tells doubles.
+//! - It works in a plain `fn main`, in any async runtime, and while that is saturated or shutting down: two threads of its own
+//!   do the work. What they, or the client libraries below them, have to say does not become an event.
+//! - Which events are wanted may change at any time: [`filter::rules`] come from a file, etcd or the server, and an event that
+//!   no rule wants costs what a disabled `tracing` event costs.
+//!
+//! # Cargo features
+//!
+//! | feature | | brings |
+//! |---|---|---|
+//! | `grpc` | default | OTLP over gRPC, rules pushed by the server |
+//! | `log` | default | events of the `log` crate |
+//! | `kafka` | | `kafka://` endpoints; builds librdkafka, which needs a C and a C++ compiler |
+//! | `kafka-ssl` | | SASL and TLS for Kafka; needs OpenSSL's headers |
+//! | `etcd` | | rules from etcd; needs `protoc` at build time |
+//! | `opentelemetry` | | trace and span ids of `tracing-opentelemetry` |
 //!
 //! The modules stand in the order of the flow:
 //! event → [`filter`] → encode → queue → batch → [`transport`].

@@ -48,7 +48,7 @@ pub(crate) struct Settings {
     pub(crate) sink: String,
     /// The revision of the rules in force, when they are from a source.
     pub(crate) revision: Box<dyn Fn() -> Option<String> + Send>,
-    /// Called at least once per `age_max`, on a thread of the worker.
+    /// Called some times a second on `logsink-io`, whatever the sink does.
     pub(crate) tick: Box<dyn FnMut() + Send>,
 }
 
@@ -138,7 +138,7 @@ impl Worker {
                         if let Some((source, reload)) = rules {
                             tokio::spawn(source.run(reload, stopped.clone()));
                         }
-                        sender.run(transport.clone(), arrivals, stopped).await;
+                        sender.run(transport.clone(), arrivals, settings.tick, stopped).await;
                         let _ = tokio::time::timeout(CLOSE_TIMEOUT, transport.close()).await;
                     });
                 }
@@ -161,7 +161,6 @@ impl Worker {
             metrics: metrics.clone(),
             age_max: settings.limits.age_max,
             revision: settings.revision,
-            tick: settings.tick,
         };
         let pump = spawn("logsink", move || pump.run())?;
         Ok(Self { commands, waker, hurry, health, metrics, stop, threads: Mutex::new(vec![pump, io]) })
@@ -231,7 +230,6 @@ struct Pump {
     metrics: Arc<Metrics>,
     age_max: Duration,
     revision: Box<dyn Fn() -> Option<String> + Send>,
-    tick: Box<dyn FnMut() + Send>,
 }
 
 impl Pump {
@@ -262,7 +260,6 @@ impl Pump {
                 return;
             }
             revision = (self.revision)().map(Arc::from);
-            (self.tick)();
             let timeout = self.batcher.due_in(Instant::now()).unwrap_or(self.age_max).min(self.age_max);
             self.consumer.wait(timeout);
         }

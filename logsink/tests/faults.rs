@@ -59,8 +59,7 @@ fn a_server_that_restarts_loses_nothing_of_ours() {
         let taken = first.stop();
         let records = taken.iter().flat_map(|call| otlp_server::records(&call.request));
         // A set: batches whose answer did not get through any more come again.
-        let mut received: BTreeSet<_> =
-            records.filter_map(|record| otlp_server::number(&record.attributes)).collect();
+        let mut received: BTreeSet<_> = records.filter_map(|record| otlp_server::number(&record.attributes)).collect();
         emit(500..1000);
         let second = OtlpServer::start_at(address, Options::default());
         guard.flush(PATIENCE).unwrap();

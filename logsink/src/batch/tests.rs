@@ -3,8 +3,8 @@ use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, any_value},
     logs::v1::LogRecord,
 };
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 
 use super::*;
 

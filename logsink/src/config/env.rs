@@ -127,8 +127,10 @@ fn number<T: FromStr>(read: Read<'_>, name: &str, field: &mut T) -> Result<bool,
 }
 
 fn parse<T: FromStr>(name: &str, text: &str) -> Result<T, ConfigError> {
-    text.parse()
-        .map_err(|_| ConfigError { field: name.to_owned(), message: format!("`{text}` is not a whole number in range") })
+    text.parse().map_err(|_| ConfigError {
+        field: name.to_owned(),
+        message: format!("`{text}` is not a whole number in range"),
+    })
 }
 
 fn compression(name: &str, text: &str) -> Result<Compression, ConfigError> {

@@ -6,7 +6,8 @@ fn env(config: &mut Config, variables: &[(&str, &str)]) -> Result<(), ConfigErro
 
 #[test]
 fn later_layers_win() {
-    let mut config = Config::from_toml("endpoint = \"http://file:1\"\nservice = \"file\"\nfilter = \"warn\"", "f").unwrap();
+    let mut config =
+        Config::from_toml("endpoint = \"http://file:1\"\nservice = \"file\"\nfilter = \"warn\"", "f").unwrap();
     env(
         &mut config,
         &[
@@ -38,7 +39,10 @@ fn what_cannot_be_used_is_refused_by_name() {
     };
     for (variables, message) in [
         (&[("LOGSINK_QUEUE_BYTES_MAX", "1k")], "LOGSINK_QUEUE_BYTES_MAX: `1k` is not a whole number in range"),
-        (&[("LOGSINK_SEND_COMPRESSION", "br")], "LOGSINK_SEND_COMPRESSION: `br` is not known: write none, gzip, zstd or lz4"),
+        (
+            &[("LOGSINK_SEND_COMPRESSION", "br")],
+            "LOGSINK_SEND_COMPRESSION: `br` is not known: write none, gzip, zstd or lz4",
+        ),
         (
             &[("LOGSINK_BATCH_BYTES_MAX", "10")],
             "batch.bytes_max: 10 is out of range: write a number from 65536 to 4190208",
@@ -47,7 +51,10 @@ fn what_cannot_be_used_is_refused_by_name() {
         (&[("LOGSINK_ENDPOINT", "http://h:nine")], "endpoint: `nine` is not a port: write `http://h:4317`"),
         (&[("LOGSINK_ENDPOINT", "kafka://a:9092,b:nine/t")], "endpoint: `nine` is not a port"),
         (&[("LOGSINK_ENDPOINT", "ftp://u:secret@h")], "endpoint: `ftp://…@h` cannot be sent to"),
-        (&[("LOGSINK_ENDPOINT", "http://h:4318/v1/logs")], "endpoint: a gRPC endpoint has no path: write `http://h:4318`"),
+        (
+            &[("LOGSINK_ENDPOINT", "http://h:4318/v1/logs")],
+            "endpoint: a gRPC endpoint has no path: write `http://h:4318`",
+        ),
         (&[("LOGSINK_RULES", "consul://x")], "rules: `consul://x` is not a source of rules"),
         (&[("OTEL_RESOURCE_ATTRIBUTES", "a=b,secret")], "OTEL_RESOURCE_ATTRIBUTES: pair 2 is not `key=value`"),
         (&[("OTEL_RESOURCE_ATTRIBUTES", "a=%+1")], "OTEL_RESOURCE_ATTRIBUTES: pair 1"),
@@ -55,7 +62,8 @@ fn what_cannot_be_used_is_refused_by_name() {
         let text = refused(variables);
         assert!(text.starts_with(message), "{text}");
     }
-    let text = refused(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:4318"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]);
+    let text =
+        refused(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:4318"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]);
     assert!(text.starts_with("OTEL_EXPORTER_OTLP_PROTOCOL: `http/json` is not spoken"), "{text}");
 
     let error = Config::from_toml("[batch]\nbytes = 3", "logsink.toml").unwrap_err();

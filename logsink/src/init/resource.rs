@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, env, fmt::Write, path::Path};
 
-use crate::{Config, InitError, batch::Attribute};
+use crate::{Config, batch::Attribute};
 
 /// The name of the executable, as good a name as any until somebody gives a better one.
 pub(super) fn service_default() -> String {
@@ -14,9 +14,12 @@ pub(super) fn service_default() -> String {
 }
 
 /// A random UUID (version 4), new with each start: sequence numbers count from one under it.
-pub(super) fn instance_id() -> Result<String, InitError> {
+pub(super) fn instance_id() -> String {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| InitError::Thread(std::io::Error::other(error)))?;
+    if getrandom::fill(&mut bytes).is_err() {
+        // Seeded by time, thread and address: good enough to tell processes apart.
+        fastrand::fill(&mut bytes);
+    }
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let mut text = String::with_capacity(36);
@@ -24,7 +27,7 @@ pub(super) fn instance_id() -> Result<String, InitError> {
         let dash = if matches!(index, 4 | 6 | 8 | 10) { "-" } else { "" };
         let _ = write!(text, "{dash}{byte:02x}");
     }
-    Ok(text)
+    text
 }
 
 /// What the library knows by itself, under what the settings say.
@@ -51,7 +54,7 @@ mod tests {
 
     #[test]
     fn an_instance_id_is_a_random_uuid() {
-        let (one, other) = (instance_id().unwrap(), instance_id().unwrap());
+        let (one, other) = (instance_id(), instance_id());
         assert_ne!(one, other);
         assert_eq!(one.len(), 36);
         assert_eq!(one.as_bytes()[14], b'4');

@@ -36,6 +36,9 @@ const SEQUENCE_SPREAD_MAX: u64 = 64;
 /// How often losses are reported on stderr, at most.
 pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How soon what is done by `tick` happens.
+const TICK_INTERVAL: Duration = Duration::from_millis(250);
+
 /// What comes from the pump, in its order.
 pub(super) enum Item {
     /// To be sent; with the revision of the rules that judged its events.
@@ -61,6 +64,7 @@ impl Sender {
         self,
         transport: Arc<dyn Transport>,
         mut items: Receiver<Item>,
+        mut tick: Box<dyn FnMut() + Send>,
         mut stop: watch::Receiver<bool>,
     ) {
         let line = Arc::new(Line { sender: self, transport, sequence: Mutex::new(1) });
@@ -68,6 +72,8 @@ impl Sender {
         let mut under_way = UnderWay::default();
         let mut open = true;
         let mut report = tokio::time::interval_at(Instant::now() + REPORT_INTERVAL, REPORT_INTERVAL);
+        let mut ticks = tokio::time::interval(TICK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
         while open || !tasks.is_empty() {
@@ -88,6 +94,7 @@ impl Sender {
                     let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
                     under_way.end(id);
                 }
+                _ = ticks.tick() => tick(),
                 _ = report.tick() => line.sender.report(),
                 // An error means that the worker is gone, which is as good a reason to end.
                 _ = stop.wait_for(|stop| *stop) => break,

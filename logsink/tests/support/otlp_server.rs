@@ -31,6 +31,8 @@ use tonic::{
     server::{Grpc, NamedService, UnaryService},
 };
 
+use tracing_subscriber::layer::SubscriberExt;
+
 /// How long a test waits for what must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -93,14 +95,16 @@ impl OtlpServer {
         let (ready, started) = mpsc::channel();
         let service = Export { state: state.clone(), options };
         let thread = thread::Builder::new().name("otlp-server".to_owned()).spawn(move || {
-            let _silent = tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::new());
+            // Not `NoSubscriber`, which would raise the process's level to `TRACE`.
+            let silent = tracing_subscriber::registry().with(tracing_subscriber::filter::LevelFilter::OFF);
+            let _silent = tracing::subscriber::set_default(silent);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::bind(address).await.unwrap();
                 ready.send(listener.local_addr().unwrap()).unwrap();
-                let server = tonic::transport::Server::builder().add_service(service).serve_with_incoming(
-                    tokio_stream::wrappers::TcpListenerStream::new(listener),
-                );
+                let server = tonic::transport::Server::builder()
+                    .add_service(service)
+                    .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener));
                 // Ends at once, as a killed process does: connections break.
                 tokio::select! {
                     result = server => result.unwrap(),
