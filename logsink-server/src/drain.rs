@@ -28,10 +28,10 @@ pub type Sift = Arc<dyn Fn(Message) -> Message + Send + Sync>;
 /// How much the drain takes on at a time.
 #[derive(Debug, Clone)]
 pub struct DrainOptions {
-    /// Payload bytes read and not yet indexed. 64 MiB by default: a write takes four times its payload at most (the payload
+    /// Bytes read and not yet indexed. 64 MiB by default: a write takes four times that at most (the payload
     /// and the JSON made of it), which keeps the drain within a quarter of a gigabyte.
     pub pending_bytes_max: usize,
-    /// Payload bytes of one write. 2 MiB by default: about 5 MB of JSON, where `_bulk` is at its best.
+    /// Bytes of one write. 2 MiB by default: about 5 MB of JSON, where `_bulk` is at its best.
     pub write_bytes_max: usize,
     /// Writes under way at a time. 4 by default: enough to keep a data node of two or more cores busy.
     pub writes_max: usize,
@@ -78,7 +78,7 @@ pub struct Drain {
     waiting: Waiting,
     /// Under way; each task hands back what it wrote.
     writes: JoinSet<Finished>,
-    /// Payload bytes in `waiting` and `writes`.
+    /// Bytes in `waiting` and `writes`.
     pending_bytes: usize,
 }
 
@@ -171,7 +171,7 @@ impl Drain {
                     self.watermark.begin(message.position, message.epoch);
                     self.metrics.drain_messages.inc();
                     let message = (self.sift)(message);
-                    self.pending_bytes += message.payload.len();
+                    self.pending_bytes += weight(&message);
                     self.waiting.push(message);
                 }
                 self.show_pending();
@@ -295,17 +295,17 @@ pub enum DrainError {
 impl Waiting {
     fn push(&mut self, message: Message) {
         self.since.get_or_insert_with(Instant::now);
-        self.bytes += message.payload.len();
+        self.bytes += weight(&message);
         self.messages.push(message);
     }
 
-    /// Takes messages off the front, up to `bytes_max` of payload and one at least.
+    /// Takes messages off the front, up to `bytes_max` and one at least.
     fn split(&mut self, bytes_max: usize) -> (Vec<Message>, usize) {
         let mut bytes = 0;
         let fits = self.messages.iter().position(|message| {
-            let over = bytes > 0 && bytes + message.payload.len() > bytes_max;
+            let over = bytes > 0 && bytes + weight(message) > bytes_max;
             if !over {
-                bytes += message.payload.len();
+                bytes += weight(message);
             }
             over
         });
@@ -324,7 +324,7 @@ impl Waiting {
         self.messages.retain(|message| {
             let keep = message.position.partition != partition;
             if !keep {
-                self.bytes -= message.payload.len();
+                self.bytes -= weight(message);
             }
             keep
         });
@@ -333,6 +333,12 @@ impl Waiting {
         }
         before - self.bytes
     }
+}
+
+/// What a message counts in the budget: its payload and what it takes besides, or a flood of tiny messages would cost many
+/// times the budget.
+fn weight(message: &Message) -> usize {
+    message.payload.len() + size_of::<Message>()
 }
 
 /// Waits until `at` and then for messages: after a failure of the queue the drain goes on with its other work meanwhile.

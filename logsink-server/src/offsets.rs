@@ -65,9 +65,7 @@ impl Watermark {
 
     /// The offset to commit in each partition that has one: everything before it is done with.
     pub fn positions(&self) -> impl Iterator<Item = Position> + '_ {
-        self.partitions
-            .iter()
-            .filter_map(|(&partition, track)| track.next.map(|offset| Position { partition, offset }))
+        self.partitions.iter().filter_map(|(&partition, track)| track.next.map(|offset| Position { partition, offset }))
     }
 
     /// Messages read and not yet below the watermark, in `partition`.

@@ -167,12 +167,8 @@ fn document<'a>(out: &mut Vec<u8>, record: &RecordView<'a>, resource: &Resource<
     out.extend_from_slice(b",\"severity_number\":");
     out.extend_from_slice(itoa::Buffer::new().format(record.severity.0).as_bytes());
     field(out, "level", record.severity.name());
-    for (name, text) in [("service", record.resource.service), ("target", record.target())] {
-        field(out, name, text);
-        if text.len() > TERM_CHARS_MAX {
-            notes.opaque(Cow::Borrowed(name));
-        }
-    }
+    field(out, "service", record.resource.service);
+    field(out, "target", record.target());
     field(out, "message", &record.body.text());
     if let Some(id) = record.trace_id() {
         field(out, "trace_id", &hex(&id));

@@ -98,10 +98,8 @@ fn judge_items(body: &[u8], documents: usize) -> Answer {
         error: Option<Reason>,
     }
 
-    let garbage = |what: &str| Answer::Retry {
-        reason: "garbage",
-        message: format!("the answer {what}: {}", excerpt(body)),
-    };
+    let garbage =
+        |what: &str| Answer::Retry { reason: "garbage", message: format!("the answer {what}: {}", excerpt(body)) };
     let short: Short = match serde_json::from_slice(body) {
         Ok(short) => short,
         Err(_) => return garbage("is not that of _bulk"),
@@ -279,7 +277,10 @@ mod tests {
         let own = br#"{"error":{"type":"x_content_parse_exception","reason":"bad line"},"status":400}"#;
         let html = b"<html>\n <title>Bad\trequest</title></html>";
         assert!(matches!(judge(400, own, 3), Answer::Halve { reason: "malformed", .. }));
-        assert_eq!(judge(400, html, 3), Answer::Stop { message: "400: <html> <title>Bad request</title></html>".into() });
+        assert_eq!(
+            judge(400, html, 3),
+            Answer::Stop { message: "400: <html> <title>Bad request</title></html>".into() }
+        );
         assert!(matches!(judge(413, html, 3), Answer::Halve { reason: "too_large", .. }));
         assert!(matches!(judge(429, b"", 3), Answer::Retry { reason: "http_429", .. }));
         for status in [408, 500, 502, 503, 504] {

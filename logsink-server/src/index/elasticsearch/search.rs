@@ -1,0 +1,166 @@
+//! Searches: newest first, by time and then by the tie-break, page after page by `search_after`.
+//!
+//! No point in time is kept open on the cluster: a page begins after a place in an order that never changes, so events that
+//! arrive meanwhile shift nothing.
+
+use elasticsearch::http::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Elasticsearch, Failed, document::Document, dsl, time};
+use crate::{
+    index::IndexError,
+    query::{LIMIT_MAX, Page, Query},
+};
+
+/// Documents that one search looks at. The query finds more than the expression wants only where the index cannot decide,
+/// such as for a regular expression; a search that has looked at this many answers with what it has and a cursor.
+const SCANNED_MAX: usize = 20_000;
+
+pub(super) async fn search(elasticsearch: &Elasticsearch, query: &Query) -> Result<Page, IndexError> {
+    let limit = query.limit.clamp(1, LIMIT_MAX);
+    let mut after = query.cursor.as_deref().map(Place::parse).transpose()?;
+    let (condition, is_exact) = dsl::query(&query.expr);
+    let mut page = Page::default();
+    let mut scanned = 0;
+    // One more than wanted tells whether there is another page.
+    let mut size = limit + 1;
+    loop {
+        let found = request(elasticsearch, query, &condition, size, after.as_ref()).await?;
+        let is_last = found.len() < size;
+        scanned += found.len();
+        for hit in found {
+            // A batch that was sent again after a rollover is there twice, side by side.
+            let is_again = after.as_ref() == Some(&hit.place);
+            after = Some(hit.place);
+            if is_again || !query.expr.matches(&hit.document) {
+                continue;
+            }
+            if page.hits.len() == limit {
+                page.cursor = page.hits.last().map(|hit| Place::cursor(hit.time_ns, &hit.id));
+                return Ok(page);
+            }
+            let Some(Place(time_ns, tie)) = after.clone() else { continue };
+            page.hits.push(hit.document.into_hit(time_ns, tie));
+        }
+        if is_last {
+            return Ok(page);
+        }
+        if scanned >= SCANNED_MAX {
+            page.cursor = after.map(|Place(time_ns, tie)| Place::cursor(time_ns, &tie));
+            return Ok(page);
+        }
+        if !is_exact {
+            size = (size * 4).min(LIMIT_MAX + 1);
+        }
+    }
+}
+
+/// A place in the order of all events.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Place(i64, String);
+
+impl Place {
+    fn cursor(time_ns: i64, tie: &str) -> String {
+        format!("{time_ns}~{tie}")
+    }
+
+    fn parse(cursor: &str) -> Result<Self, IndexError> {
+        cursor
+            .split_once('~')
+            .and_then(|(time, tie)| Some(Self(time.parse().ok()?, tie.to_owned())))
+            .ok_or_else(|| IndexError::BadRequest("the cursor is not one of ours: leave it out to begin anew".into()))
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    timed_out: bool,
+    hits: Hits,
+}
+
+#[derive(Deserialize)]
+struct Hits {
+    hits: Vec<Found>,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    #[serde(rename = "_source")]
+    document: Document,
+    #[serde(rename = "sort")]
+    place: Place,
+}
+
+async fn request(
+    elasticsearch: &Elasticsearch,
+    query: &Query,
+    condition: &Value,
+    size: usize,
+    after: Option<&Place>,
+) -> Result<Vec<Found>, Failed> {
+    let path = format!("/{}/_search", elasticsearch.options.data_stream);
+    let parameters = [
+        // Before the first event there is no data stream, and nothing to be found.
+        ("ignore_unavailable", "true"),
+        ("allow_no_indices", "true"),
+        // Half an answer would look like a whole one.
+        ("allow_partial_search_results", "false"),
+        ("filter_path", "timed_out,hits.hits._source,hits.hits.sort"),
+    ];
+    let body = body(query, condition, size, after).to_string();
+    let answer = elasticsearch.call(Method::Post, &path, &parameters, Some(body.into())).await?.ok()?;
+    // `filter_path` leaves away what is empty.
+    let answer: Answer = match serde_json::from_slice(&answer) {
+        Ok(answer) => answer,
+        Err(_) if serde_json::from_slice::<Empty>(&answer).is_ok() => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(Failed::retry("garbage", format!("the answer to a search cannot be read: {error}")));
+        }
+    };
+    if answer.timed_out {
+        return Err(Failed::retry("timeout", "the search took too long: narrow the time range".into()));
+    }
+    Ok(answer.hits.hits)
+}
+
+/// The answer to a search that found nothing.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Empty {
+    #[serde(rename = "timed_out")]
+    _timed_out: Option<bool>,
+}
+
+fn body(query: &Query, condition: &Value, size: usize, after: Option<&Place>) -> Value {
+    // The field holds no time before 1970.
+    let (from, to) = (time::text(query.from_ns.max(0)), time::text(query.to_ns.max(0)));
+    let time = json!({"gte": from, "lt": to, "format": "strict_date_optional_time_nanos"});
+    let mut body = json!({
+        "size": size,
+        "track_total_hits": false,
+        "query": {"bool": {"filter": [{"range": {"@timestamp": time}}, condition]}},
+        "sort": [{"@timestamp": {"order": "desc", "unmapped_type": "date_nanos"}}, {"tie": {"order": "desc", "unmapped_type": "keyword"}}],
+        "_source": [
+            "severity_number", "service", "target", "message", "trace_id", "span_id", "attributes", "resource", "numbers",
+        ],
+    });
+    if let Some(Place(time_ns, tie)) = after {
+        body["search_after"] = json!([time_ns, tie]);
+    }
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_names_a_place_and_nothing_else_does() {
+        let place = Place(1_767_225_600_000_000_001, "a~b:01:02".into());
+        assert_eq!(Place::parse(&Place::cursor(place.0, &place.1)).unwrap(), place);
+        for text in ["", "~", "x~y", "12"] {
+            assert!(matches!(Place::parse(text), Err(IndexError::BadRequest(_))), "{text}");
+        }
+    }
+}
