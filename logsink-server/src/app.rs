@@ -30,6 +30,7 @@ use crate::{
     drain::{Drain, DrainOptions, Sift},
     error::Error,
     index::{IndexReader, IndexWriter},
+    ingest::{self, Ingest},
     metrics::Metrics,
     queue::{QueueReader, QueueWriter},
     ui,
@@ -116,8 +117,15 @@ impl App {
         });
         // Doors.
         let health = Arc::new(health);
-        let http = api::router(search, health.clone(), metrics.clone()).merge(ui::router());
-        Ok(Self { listeners, http, grpc: Routes::default(), drain, health, stop_timeout: config.stop_timeout() })
+        let mut http = api::router(search, health.clone(), metrics.clone()).merge(ui::router());
+        let mut grpc = Routes::default();
+        // ingest → queue
+        if let Some(writer) = steps.queue_writer {
+            let ingest = Ingest::new(writer, ingest_options(config), metrics);
+            http = http.merge(ingest::http::router(ingest.clone()));
+            grpc = grpc.add_service(ingest::grpc::service(ingest));
+        }
+        Ok(Self { listeners, http, grpc, drain, health, stop_timeout: config.stop_timeout() })
     }
 
     /// Where the server listens, with the real ports.
@@ -182,6 +190,14 @@ async fn early_end(task: &mut Option<Task>) -> Error {
     match task {
         Some(task) => task.early_end().await,
         None => std::future::pending().await,
+    }
+}
+
+fn ingest_options(config: &Config) -> ingest::Options {
+    ingest::Options {
+        request_bytes_max: config.ingest.request_bytes_max.as_usize(),
+        pending_bytes_max: config.ingest.pending_bytes_max.as_usize(),
+        ..ingest::Options::default()
     }
 }
 

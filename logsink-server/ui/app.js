@@ -136,7 +136,7 @@ function row(hit) {
   time.dateTime = hit.time;
   time.title = hit.time;
   const line = element("span", "line");
-  line.append(element("span", "message", hit.message.slice(0, PREVIEW_CHARS_MAX)));
+  line.append(element("span", "message", hit.message.trimStart().split("\n", 1)[0].slice(0, PREVIEW_CHARS_MAX)));
   for (const [key, value] of Object.entries(hit.attributes).slice(0, 12)) {
     if (key.startsWith("code.") || key.startsWith("thread.")) continue;
     line.append(element("span", "key", `${key}=`), element("span", "value", text(value).slice(0, 120)));

@@ -1,8 +1,71 @@
-//! Standalone: the on-disk log, the embedded store and a rules file, all below the data directory.
-use super::Steps;
-use crate::{config::Config, error::Error, metrics::Metrics};
-use std::sync::Arc;
+//! Standalone: the on-disk log, the embedded store and the rules, all below the data directory.
+//!
+//! | directory | holds |
+//! |---|---|
+//! | `queue` | acknowledged requests that are not in a published block yet |
+//! | `index` | Parquet blocks and their side files |
+//! | `dead` | what is not OTLP, with the reason |
+//! | `rules` | rule documents |
 
-pub(super) async fn compose(_config: &Config, _metrics: &Arc<Metrics>) -> Result<Steps, Error> {
-    Ok(Steps { queue_writer: None, drain: None, index_reader: None })
+use std::{fs, os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
+
+use super::{DrainParts, Steps};
+use crate::{
+    config::Config,
+    error::Error,
+    index::embedded::{Embedded, EmbeddedOptions},
+    metrics::Metrics,
+    queue::disk::{self, DiskDeadLetters, DiskDeadLettersOptions, DiskOptions},
+};
+
+pub(super) async fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, Error> {
+    let dir = config.data_dir()?;
+    make_writable(&dir)?;
+    let dead = Arc::new(DiskDeadLetters::open(&dir.join("dead"), DiskDeadLettersOptions::default())?);
+    let index = Embedded::open(EmbeddedOptions {
+        retention_age: Some(config.retention.age.0),
+        retention_bytes: Some(config.retention.bytes.0),
+        dead_letters: Some(dead),
+        ..EmbeddedOptions::new(dir.join("index"))
+    })?;
+    for damage in index.damaged() {
+        tracing::error!(%damage, "a block of the store is damaged: searches do without it");
+    }
+    // The store's manifest, not the log, knows what is durable in the index.
+    let options = DiskOptions { bytes_max: config.queue.disk_bytes_max.0, from: index.resume_at() };
+    let (writer, reader) = disk::open(&dir.join("queue"), options, metrics.clone())?;
+    show_stats(metrics, &index);
+    Ok(Steps {
+        queue_writer: Some(Arc::new(writer)),
+        drain: Some(DrainParts { reader: Box::new(reader), writer: index.clone() }),
+        index_reader: Some(index),
+    })
+}
+
+/// Makes the directory, for its owner's eyes only, and sees whether files can be made in it: better now than with the
+/// first event.
+fn make_writable(dir: &Path) -> Result<(), Error> {
+    let wrong = |action| move |source| Error::File { action, path: dir.into(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(wrong("create the data directory"))?;
+    let probe = dir.join(format!(".probe-{}", std::process::id()));
+    fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(wrong("write to the data directory"))
+}
+
+/// The store counts by itself.
+fn show_stats(metrics: &Metrics, index: &Arc<Embedded>) {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    // Weak: the metrics must not keep the store alive.
+    let index = Arc::downgrade(index);
+    let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    metrics.ask_before_showing(move |metrics| {
+        let Some(stats) = index.upgrade().map(|index| index.stats()) else { return };
+        metrics.index_disk_bytes.set(gauge(stats.bytes));
+        metrics.index_events.set(gauge(stats.events + stats.events_open));
+        metrics.index_duplicates.inner().store(stats.resent, Relaxed);
+        metrics.index_blocks_published.inner().store(stats.blocks_published, Relaxed);
+        metrics.index_blocks_removed.inner().store(stats.blocks_expired, Relaxed);
+        metrics.index_blocks_damaged.inner().store(stats.blocks_damaged, Relaxed);
+        metrics.index_expired.inner().store(stats.events_expired, Relaxed);
+    });
 }

@@ -10,7 +10,7 @@ use tokio::{net::TcpStream, sync::watch, task::JoinHandle};
 
 use super::App;
 use crate::{
-    config::{Config, units::Address},
+    config::{Config, units::{Address, Span}},
     error::Error,
 };
 
@@ -28,6 +28,8 @@ fn config(dir: &tempfile::TempDir) -> Config {
     let mut config = Config { data_dir: Some(dir.path().join("data")), ..Config::default() };
     let any = Address((std::net::Ipv4Addr::LOCALHOST, 0).into());
     (config.listen.grpc, config.listen.http) = (Some(any), Some(any));
+    // The events below are of a fixed day.
+    config.retention.age = Span::days(36_500);
     config
 }
 

@@ -114,6 +114,7 @@ async fn ask(
     let said = serde_json::from_slice::<Value>(&body).ok();
     let said = said.as_ref().and_then(|answer| answer.get("error")?.as_str());
     let message = said.map_or_else(|| format!("{url} answered {status}"), ToOwned::to_owned);
+    let message = message.replacen("q: ", "the expression: ", usize::from(message.starts_with("q: ")));
     Err(if status.as_u16() == 400 { Error::Usage(message) } else { Error::Failed(message) })
 }
 
@@ -162,7 +163,9 @@ fn line(hit: &Hit, colour: bool) -> String {
     if !hit.target.is_empty() {
         let _ = write!(line, " {dim}{}:{reset}", clean(&hit.target));
     }
-    let _ = write!(line, " {}", clean(&hit.message));
+    // The first line says what it is about; a stack trace comes below everything else.
+    let (first, rest) = hit.message.trim_end().split_once('\n').unwrap_or((hit.message.trim_end(), ""));
+    let _ = write!(line, " {}", clean(first));
     for (key, value) in &hit.attributes {
         // Where in the code it was logged is in --json; here it would hide the rest.
         if key.starts_with("code.") || key.starts_with("thread.") {
@@ -174,16 +177,18 @@ fn line(hit: &Hit, colour: bool) -> String {
         };
         let _ = write!(line, " {dim}{}={reset}{value}", clean(key));
     }
+    for below in rest.lines() {
+        let _ = write!(line, "\n    {}", clean(below));
+    }
     line.push('\n');
     line
 }
 
-/// Line ends become indented lines; every other control character and what reorders text is written as an escape.
+/// Control characters but tabs, and what reorders text, are written as escapes.
 fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '\n' => out.push_str("\n    "),
             '\t' => out.push(c),
             c if c.is_control()
                 || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}') =>
@@ -227,7 +232,7 @@ mod tests {
     fn content_cannot_steer_the_terminal() {
         let line = line(&hit("\x1b]0;owned\x07\r\u{202e}gnp.exe\nsecond"), false);
         assert!(line.contains(r"\u{1b}]0;owned\u{7}\u{d}\u{202e}gnp.exe"), "{line}");
-        assert!(line.contains("\n    second"), "{line}");
+        assert!(line.contains(" items=3 user=\"a b\"\n    second\n"), "{line}");
         assert!(!line.contains('\x1b'));
     }
 }
