@@ -69,11 +69,14 @@ const ERROR_SOURCES_MAX: usize = 32;
 
 /// A scalar in the form of an `AnyValue`, at most a tag and a varint.
 pub(crate) struct Scalar {
-    bytes: [u8; 1 + VARINT_BYTES_MAX],
-    length: usize,
+    pub(crate) bytes: [u8; Scalar::SIZE],
+    pub(crate) length: usize,
 }
 
 impl Scalar {
+    /// Of which 11 count at most: a power of two is copied in one step.
+    pub(crate) const SIZE: usize = 16;
+
     #[inline]
     pub(crate) fn int(value: i64) -> Self {
         Self::varint(tag::INT, value as u64)
@@ -86,18 +89,16 @@ impl Scalar {
 
     #[inline]
     pub(crate) fn double(value: f64) -> Self {
-        let mut bytes = [tag::DOUBLE; 1 + VARINT_BYTES_MAX];
+        let mut bytes = [tag::DOUBLE; Self::SIZE];
         bytes[1..9].copy_from_slice(&value.to_le_bytes());
         Self { bytes, length: 9 }
     }
 
     #[inline]
     fn varint(tag: u8, value: u64) -> Self {
-        let mut bytes = [tag; 1 + VARINT_BYTES_MAX];
-        let mut varint = Varint::new(value);
-        bytes[1..].copy_from_slice(&varint.bytes);
-        varint.length += 1;
-        Self { bytes, length: varint.length }
+        let mut bytes = [tag; Self::SIZE];
+        let length = 1 + write_varint(&mut bytes[1..], value);
+        Self { bytes, length }
     }
 
     #[inline]
@@ -114,22 +115,29 @@ pub(crate) struct Varint {
 
 impl Varint {
     #[inline]
-    pub(crate) fn new(mut value: u64) -> Self {
+    pub(crate) fn new(value: u64) -> Self {
         let mut bytes = [0; VARINT_BYTES_MAX];
-        let mut length = 0;
-        while value >= 0x80 {
-            bytes[length] = value as u8 | 0x80;
-            value >>= 7;
-            length += 1;
-        }
-        bytes[length] = value as u8;
-        Self { bytes, length: length + 1 }
+        let length = write_varint(&mut bytes, value);
+        Self { bytes, length }
     }
 
     #[inline]
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
+}
+
+/// Writes a varint and tells its length.
+#[inline]
+fn write_varint(bytes: &mut [u8], mut value: u64) -> usize {
+    let mut length = 0;
+    while value >= 0x80 {
+        bytes[length] = value as u8 | 0x80;
+        value >>= 7;
+        length += 1;
+    }
+    bytes[length] = value as u8;
+    length + 1
 }
 
 /// A varint padded to three bytes; holds up to 2 MiB, and a record is shorter than a chunk.

@@ -162,7 +162,7 @@ impl LogsinkLayer {
 
     #[inline]
     fn context_outside<'c>(&self, outside: &'c mut Context) -> &'c Context {
-        if !outside.made_for.is_some_and(|made_for| made_for.layer == self.id) {
+        if outside.made_for.is_none_or(|made_for| made_for.layer != self.id) {
             outside.build_thread(self.id, self.capture);
         }
         outside
@@ -191,7 +191,8 @@ impl LogsinkLayer {
         let Some(span) = context.span(leaf) else { return self.context_outside(outside) };
         let same = fresh && inside.made_for.is_some_and(|made_for| made_for.serial == spans::serial(&span));
         if !same {
-            inside.build_span(self.id, self.capture, &span, |ids| self.push_ids(leaf, ids));
+            let thread = self.context_outside(outside);
+            inside.build_span(self.id, self.capture, thread, &span, |ids| self.push_ids(leaf, ids));
         }
         thread::with_stack(|stack| stack.watch(leaf.into_u64()));
         inside

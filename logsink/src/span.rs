@@ -91,17 +91,22 @@ impl Context {
         self.made_for = Some(MadeFor { layer, span: 0, serial: 0, epoch: 0 });
     }
 
-    /// Starts anew with what this span, those around it and the thread give.
+    /// Starts anew with what this span and those around it give, beside the thread's context.
     pub(crate) fn build_span<S>(
         &mut self,
         layer: u64,
         capture: Capture,
+        thread: &Context,
         leaf: &SpanRef<'_, S>,
         ids: impl FnOnce(&mut Vec<u8>),
     ) where
         S: for<'a> LookupSpan<'a>,
     {
-        self.build_thread(layer, capture);
+        self.made_for = None;
+        self.bytes.clone_from(&thread.bytes);
+        self.attributes.clone_from(&thread.attributes);
+        self.name_bits = thread.name_bits;
+        self.left_out = thread.left_out;
         let epoch = fields::epoch();
         if capture.spans {
             let mut path: Vec<&'static str> = leaf.scope().take(DEPTH_MAX).map(|span| span.name()).collect();

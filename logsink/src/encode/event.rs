@@ -11,7 +11,7 @@ use super::{
     FRAME_BYTES, MARKER_BYTES_MAX, Scalar, Varint, cut, padded, tag, varint_length, write_error, write_marker,
 };
 use crate::{
-    callsite::{Callsite, FieldPlan, Place},
+    callsite::{Block, Callsite, FieldPlan, Place},
     queue::Draft,
 };
 
@@ -100,28 +100,51 @@ impl<'e, 'w> EventEncoder<'e, 'w> {
         self.draft.put(Varint::new(any as u64).as_bytes());
     }
 
+    /// As [`EventEncoder::open`] for a short value of an attribute, with room for a whole block and the key; `false` when
+    /// it is none, or not short enough.
+    #[inline]
+    fn open_short(&mut self, plan: &FieldPlan, any: usize) -> bool {
+        let Some(block) = &plan.block else { return false };
+        let length = block.length - 2 + any;
+        if plan.place != Place::Attribute || length > Block::SHORT_MAX {
+            return false;
+        }
+        let start = self.draft.len();
+        self.draft.put_start(&block.bytes, block.length);
+        let header = &mut self.draft.written()[start..];
+        header[1] = length as u8;
+        header[block.length - 1] = any as u8;
+        true
+    }
+
     #[inline]
     fn scalar(&mut self, field: &Field, value: Scalar) {
         let Some(plan) = self.plan(field) else { return };
-        let any = value.as_bytes();
-        if !self.draft.room(HEADER_BYTES_MAX + plan.key.len() + any.len()) {
+        if !self.draft.room(Block::SIZE + Scalar::SIZE + plan.key.len()) {
             self.dropped += 1;
             return;
         }
-        self.open(plan, any.len());
-        self.draft.put(any);
+        if !self.open_short(plan, value.length) {
+            self.open(plan, value.length);
+        }
+        self.draft.put_start(&value.bytes, value.length);
     }
 
     /// Text or bytes whose length is known.
     #[inline]
     fn delimited(&mut self, plan: &FieldPlan, tag: u8, bytes: &[u8]) -> bool {
+        // Of what is kept for other fields a block may take some for a moment.
         let room = HEADER_BYTES_MAX + plan.key.len() + bytes.len() + MARKER_BYTES_MAX + OTHER_FIELDS_BYTES;
         if !self.draft.room(room) {
             return false;
         }
-        self.open(plan, 1 + varint_length(bytes.len()) + bytes.len());
-        self.draft.put(&[tag]);
-        self.draft.put(Varint::new(bytes.len() as u64).as_bytes());
+        if bytes.len() < Block::SHORT_MAX && self.open_short(plan, 2 + bytes.len()) {
+            self.draft.put(&[tag, bytes.len() as u8]);
+        } else {
+            self.open(plan, 1 + varint_length(bytes.len()) + bytes.len());
+            self.draft.put(&[tag]);
+            self.draft.put(Varint::new(bytes.len() as u64).as_bytes());
+        }
         self.draft.put(bytes);
         true
     }

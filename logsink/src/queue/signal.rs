@@ -27,10 +27,10 @@ struct Signal {
 impl Waker {
     /// Ends the current wait, or the next one when the worker is busy.
     pub(crate) fn wake(&self) {
-        if !self.signal.asked.swap(true, Ordering::AcqRel) {
-            if let Some(sleeper) = &*lock(&self.signal.sleeper) {
-                sleeper.unpark();
-            }
+        if !self.signal.asked.swap(true, Ordering::AcqRel)
+            && let Some(sleeper) = &*lock(&self.signal.sleeper)
+        {
+            sleeper.unpark();
         }
     }
 

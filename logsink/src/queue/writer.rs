@@ -181,6 +181,18 @@ impl Draft<'_> {
         self.length = end;
     }
 
+    /// As [`Draft::put`], for the first `length` of `N` bytes, with room for all `N`: a copy of constant size.
+    ///
+    /// # Panics
+    /// When there is not.
+    #[inline]
+    pub(crate) fn put_start<const N: usize>(&mut self, bytes: &[u8; N], length: usize) {
+        assert!(length <= N && self.length + N <= self.capacity);
+        // SAFETY: as in `put`. The bytes behind `length` belong to the draft too, and are overwritten or never published.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(self.length), N) };
+        self.length += length;
+    }
+
     /// What was written, for corrections in place.
     #[inline]
     pub(crate) fn written(&mut self) -> &mut [u8] {
