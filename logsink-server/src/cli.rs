@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod query;
+pub mod rules;
 pub mod serve;
 
 use std::process::ExitCode;
@@ -45,6 +46,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Search events and print them, newest first
     Query(query::QueryArgs),
+    /// Read, check and change the rules
+    Rules(rules::RulesArgs),
     /// Check the configuration and say what would run
     Check(check::CheckArgs),
 }
@@ -55,6 +58,9 @@ pub fn main() -> ExitCode {
     let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(args),
         Command::Query(args) => block_on(query::run(args)),
+        Command::Rules(args) => {
+            block_on(async { rules::run(args).await.map_err(|error| Error::Failed(format!("{error:#}"))) })
+        }
         Command::Check(args) => check::run(&args),
     };
     match result {

@@ -9,7 +9,7 @@
 //! - where a key stands twice in one list of attributes, the last one counts.
 
 mod check;
-mod tag;
+pub(crate) mod tag;
 mod value;
 mod view;
 pub mod wire;

@@ -3,6 +3,7 @@
 //! A source hands over documents; [`crate::reload`] judges them. Sources reconnect by themselves and for ever: a source
 //! that is down changes nothing for a running process.
 
+#[cfg(any(feature = "etcd", feature = "grpc"))]
 mod cache;
 #[cfg(feature = "etcd")]
 pub mod etcd;
@@ -10,11 +11,12 @@ pub mod file;
 #[cfg(feature = "grpc")]
 pub mod push;
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+#[cfg(any(feature = "etcd", feature = "grpc"))]
 use self::cache::Cache;
 use crate::{filter::rules::Document, reload::Reload};
 
@@ -63,12 +65,14 @@ impl Documents {
 }
 
 /// What a remote source does with what it receives: apply what is new, keep what was good.
+#[cfg(any(feature = "etcd", feature = "grpc"))]
 struct Follower {
     reload: Arc<Reload>,
     cache: Option<Cache>,
     last: Option<Documents>,
 }
 
+#[cfg(any(feature = "etcd", feature = "grpc"))]
 impl Follower {
     /// Begins with the last good rules on disk, so that a process starts with its rules while their source is away.
     async fn start(reload: Arc<Reload>, cache: Option<Cache>) -> Self {
@@ -100,14 +104,14 @@ impl Follower {
 /// Waits longer after each failure in a row; a little by chance, so that a thousand processes do not come back as one.
 #[cfg(any(feature = "etcd", feature = "grpc"))]
 struct Pause {
-    next: Duration,
-    first: Duration,
-    max: Duration,
+    next: std::time::Duration,
+    first: std::time::Duration,
+    max: std::time::Duration,
 }
 
 #[cfg(any(feature = "etcd", feature = "grpc"))]
 impl Pause {
-    fn new(first: Duration, max: Duration) -> Self {
+    fn new(first: std::time::Duration, max: std::time::Duration) -> Self {
         Self { next: first, first, max }
     }
 

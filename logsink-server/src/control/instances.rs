@@ -107,7 +107,10 @@ impl Instance {
 }
 
 fn short(mut text: String) -> String {
-    let end = text.floor_char_boundary(TEXT_BYTES_MAX);
-    text.truncate(end);
+    if text.len() > TEXT_BYTES_MAX {
+        // A character has at most four bytes, so a boundary is near.
+        let end = (TEXT_BYTES_MAX - 3..=TEXT_BYTES_MAX).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
+    }
     text
 }

@@ -105,13 +105,14 @@ pub struct SyntaxError {
 
 mod decide;
 mod matches;
+mod nearest;
 mod parse;
 mod print;
 #[cfg(test)]
 pub(crate) mod tests;
 mod words;
 
-pub(crate) use self::parse::nearest;
+pub(crate) use self::nearest::nearest;
 pub use self::{decide::Facts, words::words};
 
 /// The longest expression, in bytes: a page of text; more is a program's mistake, not a person's wish.

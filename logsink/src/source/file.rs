@@ -113,11 +113,11 @@ fn notices_of(path: &Path, notices: mpsc::Sender<()>) -> Option<RecommendedWatch
     };
     let near = folder(path);
     watcher.watch(&near, RecursiveMode::NonRecursive).ok()?;
-    if let Ok(far) = path.canonicalize().map(|target| folder(&target)) {
-        if far != near {
-            // The regular look covers it when this fails.
-            let _ = watcher.watch(&far, RecursiveMode::NonRecursive);
-        }
+    if let Ok(far) = path.canonicalize().map(|target| folder(&target))
+        && far != near
+    {
+        // The regular look covers it when this fails.
+        let _ = watcher.watch(&far, RecursiveMode::NonRecursive);
     }
     Some(watcher)
 }

@@ -17,6 +17,7 @@ use regex::RegexBuilder;
 
 use super::{
     EXPR_BYTES_MAX, EXPR_DEPTH_MAX, Expr, Field, KEYWORD_WORDS_MAX, Keyword, Literal, Op, Pattern, SyntaxError,
+    nearest::nearest,
 };
 use crate::Severity;
 
@@ -463,38 +464,4 @@ fn instead(operator: &str, field: &str) -> String {
         "!" => format!("did you mean {field}!=…?"),
         _ => OPERATORS.to_owned(),
     }
-}
-
-/// The known word that the text was probably meant to be: one slip away, two in a long word.
-pub(crate) fn nearest<'a>(text: &str, known: &[&'a str]) -> Option<&'a str> {
-    let text: Vec<char> = text.chars().take(32).flat_map(char::to_lowercase).collect();
-    let slips_max = if text.len() > 5 { 2 } else { 1 };
-    known
-        .iter()
-        .map(|word| (slips(&text, &word.chars().collect::<Vec<_>>()), *word))
-        .filter(|(slips, _)| (1..=slips_max).contains(slips))
-        .min_by_key(|(slips, _)| *slips)
-        .map(|(_, word)| word)
-}
-
-/// Letters put in, left out, replaced, or swapped with their neighbour (optimal string alignment distance).
-fn slips(a: &[char], b: &[char]) -> usize {
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    for j in 0..=b.len() {
-        rows[0][j] = j;
-    }
-    for i in 1..=a.len() {
-        for j in 1..=b.len() {
-            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            rows[i][j] = best;
-        }
-    }
-    rows[a.len()][b.len()]
 }

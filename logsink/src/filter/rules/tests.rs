@@ -277,7 +277,7 @@ fn the_limits_hold() {
     };
     assert!(Document::parse(&rules(RULES_MAX + 1, "\"drop\"")).is_err());
     let half = Document::parse(&rules(RULES_MAX / 2 + 1, "\"drop\"")).unwrap();
-    assert!(RuleSet::compile(&[half.clone()], "a").is_ok());
+    assert!(RuleSet::compile(std::slice::from_ref(&half), "a").is_ok());
     assert!(RuleSet::compile(&[half.clone(), half], "a").unwrap_err().message.contains("2000 rules"));
     let redact = Document::parse(&rules(REDACT_RULES_MAX + 1, "{ redact = [\"a\"] }")).unwrap();
     let error = RuleSet::compile(&[redact], "a").unwrap_err();

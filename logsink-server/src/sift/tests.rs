@@ -1,0 +1,165 @@
+use opentelemetry_proto::tonic::{
+    collector::logs::v1::ExportLogsServiceRequest,
+    common::v1::{AnyValue, InstrumentationScope, KeyValue, KeyValueList, any_value::Value},
+    logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+    resource::v1::Resource,
+};
+use prost::Message as _;
+
+use super::*;
+use crate::{
+    control::{Scope, Stored},
+    queue::{Headers, Position},
+};
+
+fn text(value: &str) -> AnyValue {
+    AnyValue { value: Some(Value::StringValue(value.to_owned())) }
+}
+
+fn pair(key: &str, value: AnyValue) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(value), ..KeyValue::default() }
+}
+
+fn record(number: i32, body: &str, attributes: Vec<KeyValue>) -> LogRecord {
+    LogRecord {
+        time_unix_nano: 7,
+        severity_number: number,
+        severity_text: "odd".to_owned(),
+        body: Some(text(body)),
+        attributes,
+        trace_id: vec![1; 16],
+        flags: 1,
+        ..LogRecord::default()
+    }
+}
+
+fn request() -> ExportLogsServiceRequest {
+    let of = |service: &str, scopes: Vec<Vec<LogRecord>>| ResourceLogs {
+        resource: Some(Resource { attributes: vec![pair("service.name", text(service))], ..Resource::default() }),
+        scope_logs: scopes
+            .into_iter()
+            .map(|log_records| ScopeLogs {
+                scope: Some(InstrumentationScope { name: "lib".to_owned(), ..InstrumentationScope::default() }),
+                log_records,
+                schema_url: "s".to_owned(),
+            })
+            .collect(),
+        schema_url: String::new(),
+    };
+    let map = |pairs| AnyValue { value: Some(Value::KvlistValue(KeyValueList { values: pairs })) };
+    let user = map(vec![pair("email", text("a@b")), pair("id", text("7"))]);
+    ExportLogsServiceRequest {
+        resource_logs: vec![
+            of("cart", vec![vec![record(9, "zero", vec![]), record(17, "one", vec![pair("password", text("x"))])]]),
+            of(
+                "checkout",
+                vec![
+                    vec![record(9, "two", vec![pair("user", user), pair("password", text("y"))])],
+                    vec![record(5, "three", vec![]), record(9, "four", vec![pair("password.old", text("z"))])],
+                ],
+            ),
+        ],
+    }
+}
+
+fn message(request: &ExportLogsServiceRequest) -> Message {
+    Message {
+        position: Position { partition: 0, offset: 0 },
+        epoch: 0,
+        payload: request.encode_to_vec().into(),
+        headers: Headers::default(),
+        dropped: Vec::new(),
+    }
+}
+
+fn sift(documents: &[(Option<&str>, &str)]) -> Sift {
+    let stored = |text: &str| Stored { text: text.to_owned(), revision: "1".to_owned() };
+    let documents = documents.iter().map(|(service, text)| (Scope::of(*service), stored(text))).collect();
+    Sift::new(watch::channel(Some(Arc::new(Snapshot { documents }))).1)
+}
+
+#[test]
+fn marks_what_is_dropped_and_leaves_the_bytes_alone() {
+    let drop = "[[rule]]\nname = \"d\"\nwhen = 'level=info'\nthen = \"drop\"";
+    for (documents, dropped) in [
+        (vec![(None, drop)], vec![0, 2, 4]),
+        (vec![(Some("checkout"), drop)], vec![2, 4]),
+        (vec![(None, "filter = \"info\"")], vec![3]),
+        (vec![(Some("cart"), "filter = \"off\""), (Some("other"), drop)], vec![0, 1]),
+        (vec![(None, "")], vec![]),
+        (vec![], vec![]),
+    ] {
+        let message = message(&request());
+        let payload = message.payload.clone();
+        let sifted = sift(&documents).sift(message);
+        assert_eq!(sifted.dropped, dropped, "{documents:?}");
+        assert_eq!(sifted.payload.as_ptr(), payload.as_ptr());
+    }
+}
+
+#[test]
+fn redacts_and_sets_levels_and_nothing_else() {
+    let rules = r#"
+        [[rule]]
+        name = "secrets"
+        then = { redact = ["password", "user.email"] }
+        [[rule]]
+        name = "bodies"
+        when = '"two" or "three"'
+        then = { redact = ["message"] }
+        [[rule]]
+        name = "louder"
+        when = '"three"'
+        then = { set_level = "warn" }
+        [[rule]]
+        name = "gone"
+        when = '"four"'
+        then = "drop"
+    "#;
+    let sifted = sift(&[(None, rules)]).sift(message(&request()));
+    assert_eq!(sifted.dropped, [4]);
+    let mut expected = request();
+    let hidden = || Some(text("[redacted]"));
+    expected.resource_logs[0].scope_logs[0].log_records[1].attributes[0].value = hidden();
+    let [first, second] = &mut expected.resource_logs[1].scope_logs[..] else { panic!() };
+    first.log_records[0].body = hidden();
+    first.log_records[0].attributes[1].value = hidden();
+    if let Some(Value::KvlistValue(user)) = &mut first.log_records[0].attributes[0].value.as_mut().unwrap().value {
+        user.values[0].value = hidden();
+    }
+    second.log_records[0].body = hidden();
+    second.log_records[0].severity_number = 13;
+    second.log_records[0].severity_text = "WARN".to_owned();
+    assert_eq!(ExportLogsServiceRequest::decode(sifted.payload).unwrap(), expected);
+}
+
+#[test]
+fn rewriting_without_a_change_copies_byte_for_byte() {
+    let mut payload = request().encode_to_vec();
+    // A field that no version of OTLP has yet.
+    payload.extend([0xFA, 0x3E, 2, 1, 2]);
+    assert_eq!(rewrite::rewrite(&payload, &[]).unwrap(), payload);
+    let nothing = Change { index: 2, level: None, redact: vec!["absent.field".to_owned()] };
+    assert_eq!(rewrite::rewrite(&payload, &[nothing]).unwrap(), payload);
+}
+
+#[test]
+fn what_its_sender_has_sifted_is_not_sifted_again() {
+    let mut message = message(&request());
+    message.headers.rules = Some("g1-s0".to_owned());
+    assert!(sift(&[(None, "filter = \"off\"")]).sift(message).dropped.is_empty());
+}
+
+#[test]
+fn follows_changes_and_passes_on_what_is_not_otlp() {
+    let (change, rules) = watch::channel(None);
+    let sift = Sift::new(rules);
+    assert!(sift.sift(message(&request())).dropped.is_empty());
+    for (filter, dropped) in [("error", 4), ("off", 5), ("trace", 0)] {
+        let stored = Stored { text: format!("filter = \"{filter}\""), revision: filter.to_owned() };
+        change.send_replace(Some(Arc::new(Snapshot { documents: [(Scope::Global, stored)].into() })));
+        assert_eq!(sift.sift(message(&request())).dropped.len(), dropped);
+    }
+    let garbage = Message { payload: bytes::Bytes::from_static(b"garbage"), ..message(&request()) };
+    assert_eq!(sift.sift(garbage).payload, "garbage");
+}
