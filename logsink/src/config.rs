@@ -38,9 +38,8 @@ pub struct Config {
     pub service: Option<String>,
     /// The base filter, in `EnvFilter` directive syntax. Default: `info`.
     pub filter: Option<String>,
-    /// Where rules come from: `file:/path`, `etcd://e1:2379,e2:2379`, `push` (the server of a gRPC endpoint) or `none`.
-    /// Default: `push` for a gRPC endpoint, else `none`.
-    pub rules: Option<String>,
+    /// Where rules come from. Default: `push` for a gRPC endpoint, else `none`.
+    pub rules: Option<RulesFrom>,
     /// Where the last good rules are kept. Default: `$XDG_CACHE_HOME/logsink`, else `~/.cache/logsink`.
     pub cache_dir: Option<PathBuf>,
     /// Further resource attributes; they win over what the library finds out by itself.
@@ -59,6 +58,27 @@ pub struct Config {
     pub tls: Tls,
     /// Further librdkafka properties, such as `security.protocol`; they win over the library's own.
     pub kafka: BTreeMap<String, Secret>,
+}
+
+/// Where rules come from, as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected \"push\", \"none\", \"file:/path\", \"etcd://host:2379\", { file = … } or { etcd = [ … ] }"
+)]
+pub enum RulesFrom {
+    /// `file:/path`, `etcd://e1:2379,e2:2379`, `push` (the server of a gRPC endpoint) or `none`.
+    Text(String),
+    /// `{ file = "/path" }`
+    File {
+        /// The file, watched.
+        file: PathBuf,
+    },
+    /// `{ etcd = ["http://e1:2379", "http://e2:2379"] }`
+    Etcd {
+        /// URLs of the members.
+        etcd: Vec<String>,
+    },
 }
 
 /// The queue between the application's threads and the worker.
@@ -236,8 +256,11 @@ impl Config {
     /// When `rules` is none of the known forms, or needs a cargo feature that is off.
     pub fn rule_source(&self) -> Result<Rules, ConfigError> {
         let grpc = matches!(self.endpoint()?, Endpoint::Grpc { .. });
-        let Some(text) = self.rules.as_deref() else {
-            return Ok(if grpc { Rules::Push } else { Rules::None });
+        let text = match &self.rules {
+            None => return Ok(if grpc { Rules::Push } else { Rules::None }),
+            Some(RulesFrom::File { file }) => return Ok(Rules::File(file.clone())),
+            Some(RulesFrom::Etcd { etcd }) => return etcd_source(etcd.clone()),
+            Some(RulesFrom::Text(text)) => text,
         };
         Ok(match text.split_once(':') {
             None if text == "none" => Rules::None,
@@ -245,12 +268,13 @@ impl Config {
             None if text == "push" => {
                 return refuse("rules", "`push` needs a gRPC endpoint: name a file or etcd instead");
             }
-            Some(("file", path)) if !path.is_empty() => Rules::File(path.trim_start_matches("//").into()),
-            Some(("etcd", hosts)) if hosts.starts_with("//") && hosts.len() > 2 => {
-                if !cfg!(feature = "etcd") {
-                    return refuse("rules", "this build has no etcd: add the cargo feature `etcd` of logsink");
-                }
-                Rules::Etcd(hosts[2..].trim_end_matches('/').split(',').map(|host| format!("http://{host}")).collect())
+            Some(("file", path)) if !path.is_empty() => {
+                // `file:///path` is the URL of `/path`.
+                Rules::File(path.strip_prefix("//").unwrap_or(path).into())
+            }
+            Some(("etcd", hosts)) if hosts.starts_with("//") => {
+                let hosts = hosts[2..].trim_end_matches('/').split(',').filter(|host| !host.is_empty());
+                etcd_source(hosts.map(|host| format!("http://{host}")).collect())?
             }
             _ => {
                 let forms = "`file:/path`, `etcd://host:2379`, `push` or `none`";
@@ -260,6 +284,7 @@ impl Config {
     }
 
     /// The compression for this endpoint.
+    #[cfg(any(feature = "grpc", feature = "kafka"))]
     pub(crate) fn compression(&self, endpoint: &Endpoint) -> Compression {
         self.send.compression.unwrap_or(match endpoint {
             Endpoint::Kafka { .. } => Compression::Zstd,
@@ -281,6 +306,7 @@ impl Config {
         }
     }
 
+    #[cfg(feature = "grpc")]
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.send.timeout_ms)
     }
@@ -306,6 +332,16 @@ fn place(text: &str, offset: usize) -> String {
     let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
     let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
     format!("line {line}, column {column}: ")
+}
+
+fn etcd_source(urls: Vec<String>) -> Result<Rules, ConfigError> {
+    if !cfg!(feature = "etcd") {
+        return refuse("rules", "this build has no etcd: add the cargo feature `etcd` of logsink");
+    }
+    if urls.is_empty() {
+        return refuse("rules", "no member of etcd is named: write `etcd://host:2379`");
+    }
+    Ok(Rules::Etcd(urls))
 }
 
 fn refuse<T>(field: &str, message: &str) -> Result<T, ConfigError> {

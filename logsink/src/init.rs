@@ -23,7 +23,7 @@ pub use guard::Guard;
 use crate::{
     Config, ConfigError, InitError, LogsinkLayer,
     batch::Envelope,
-    config::{Endpoint, Rules},
+    config::{Endpoint, Rules, RulesFrom},
     filter::rules::{Document, RuleSet},
     layer::Capture,
     metrics::Metrics,
@@ -87,12 +87,16 @@ pub fn builder() -> Builder {
 #[must_use = "nothing starts before `init` or `layer`"]
 pub struct Builder {
     alone: bool,
-    changes: Vec<Box<dyn FnOnce(&mut Config)>>,
+    changes: Vec<Change>,
     transport: Option<Arc<dyn Transport>>,
     capture: Capture,
 }
 
+/// A call of the builder, applied after the file and the environment.
+type Change = Box<dyn FnOnce(&mut Config)>;
+
 /// The directory of the cache below the user's.
+#[cfg(any(feature = "etcd", feature = "grpc"))]
 const CACHE_DIR: &str = "logsink";
 
 impl Builder {
@@ -116,7 +120,7 @@ impl Builder {
 
     /// Where rules come from: `file:/path`, `etcd://host:2379`, `push` or `none`.
     pub fn rules(self, source: impl Into<String>) -> Self {
-        let source = source.into();
+        let source = RulesFrom::Text(source.into());
         self.configure(|config| config.rules = Some(source))
     }
 
@@ -236,7 +240,7 @@ impl Builder {
 }
 
 /// Defaults, then the file, the environment and the builder's calls.
-fn config(alone: bool, changes: Vec<Box<dyn FnOnce(&mut Config)>>) -> Result<Config, ConfigError> {
+fn config(alone: bool, changes: Vec<Change>) -> Result<Config, ConfigError> {
     let variable = |name: &str| env::var(name).ok();
     let mut config = Config::default();
     if !alone {
@@ -321,6 +325,7 @@ fn follow_level() {
 }
 
 /// What talks to the outside, made within the worker's runtime.
+#[allow(dead_code, reason = "which clients need what depends on the cargo features")]
 struct Outside {
     config: Config,
     service: String,

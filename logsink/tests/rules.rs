@@ -30,7 +30,7 @@ fn a_changed_file_changes_what_is_sent() {
     let rules =
         "filter = \"debug\"\n[[rule]]\nname = \"no health checks\"\nwhen = 'path=\"/health\"'\nthen = \"drop\"\n";
     fs::write(&file, rules).unwrap();
-    wait_until("the rules", || !guard.rules().revision.is_empty());
+    wait_until("the rules", || tracing::enabled!(tracing::Level::DEBUG));
     tracing::debug!(n = 2, "wanted by the new filter");
     tracing::info!(n = 3, path = "/health", "dropped by the rule");
     guard.flush(PATIENCE).unwrap();

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use super::{Compression, Config, Secret};
+use super::{Compression, Config, RulesFrom, Secret};
 use crate::ConfigError;
 
 /// Reads one variable.
@@ -77,7 +77,9 @@ impl Config {
         text("LOGSINK_SERVICE", &mut self.service);
         text("RUST_LOG", &mut self.filter);
         text("LOGSINK_FILTER", &mut self.filter);
-        text("LOGSINK_RULES", &mut self.rules);
+        if let Some(value) = read("LOGSINK_RULES") {
+            self.rules = Some(RulesFrom::Text(value));
+        }
         text("LOGSINK_TLS_SERVER_NAME", &mut self.tls.server_name);
         for (name, path) in [
             ("LOGSINK_CACHE_DIR", &mut self.cache_dir),

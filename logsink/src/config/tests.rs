@@ -72,6 +72,24 @@ fn what_cannot_be_used_is_refused_by_name() {
 }
 
 #[test]
+fn rules_are_named_by_a_url_or_a_table() {
+    let rules = |text: &str| Config::from_toml(&format!("rules = {text}"), "f").and_then(|config| config.rule_source());
+    assert_eq!(rules("\"none\"").unwrap(), Rules::None);
+    for file in ["\"file:/etc/rules.toml\"", "\"file:///etc/rules.toml\"", "{ file = \"/etc/rules.toml\" }"] {
+        assert_eq!(rules(file).unwrap(), Rules::File("/etc/rules.toml".into()));
+    }
+    for etcd in ["\"etcd://a:1,b:2/\"", "{ etcd = [\"http://a:1\", \"http://b:2\"] }"] {
+        match rules(etcd) {
+            Ok(rules) => assert_eq!(rules, Rules::Etcd(vec!["http://a:1".to_owned(), "http://b:2".to_owned()])),
+            Err(error) => assert!(error.message.contains("cargo feature `etcd`") && !cfg!(feature = "etcd"), "{error}"),
+        }
+    }
+    assert!(rules("\"etcd://\"").is_err());
+    let error = rules("{ consul = 1 }").unwrap_err();
+    assert!(error.message.contains("{ file = … }"), "{error}");
+}
+
+#[test]
 fn credentials_stay_out_of_debug_output() {
     let config = Config::from_toml("[headers]\nauthorization = \"Bearer hunter2\"", "f").unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
