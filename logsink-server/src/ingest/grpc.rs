@@ -4,7 +4,10 @@
 
 use std::{
     convert::Infallible,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -20,7 +23,7 @@ use tonic::{
 };
 
 use super::{Ingest, headers, status};
-use crate::queue::Headers;
+use crate::{metrics::Refusal, queue::Headers};
 
 const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 const GRPC_STATUS: &str = "grpc-status";
@@ -63,29 +66,40 @@ impl Service<Request<Body>> for LogsService {
             let mut grpc = Grpc::new(Raw)
                 .apply_compression_config(encodings, EnabledCompressionEncodings::default())
                 .apply_max_message_size_config(bytes_max, None);
-            let export = Export { headers: headers(request.headers()), ingest };
-            let metrics = Arc::clone(&export.ingest.metrics);
+            let is_payload = Arc::new(AtomicBool::new(false));
+            let export = Export {
+                ingest: Arc::clone(&ingest),
+                headers: headers(request.headers()),
+                is_payload: Arc::clone(&is_payload),
+            };
             let mut response = grpc.unary(export, request).await;
-            // tonic's answer to a message over the limit is OUT_OF_RANGE, which OTLP senders take for a reason to try again.
-            if response.headers().get(GRPC_STATUS).is_some_and(|code| code == number(Code::OutOfRange).as_str()) {
-                let refused = HeaderValue::from_static("8");
-                response.headers_mut().insert(GRPC_STATUS, refused);
-                metrics.ingest_requests.inc();
-                metrics.refused(crate::metrics::Refusal::TooLarge);
+            if is_payload.load(Ordering::Relaxed) {
+                return Ok(response);
+            }
+            // The request did not become a payload: tonic has refused it.
+            let code =
+                response.headers().get(GRPC_STATUS).map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes()));
+            ingest.metrics.ingest_requests.inc();
+            ingest.metrics.refused(match code {
+                Code::OutOfRange | Code::ResourceExhausted => Refusal::TooLarge,
+                Code::Unimplemented => Refusal::Encoding,
+                _ => Refusal::Malformed,
+            });
+            // Its answer to a message over the limit, which OTLP senders take for a reason to try again.
+            if code == Code::OutOfRange {
+                response.headers_mut().insert(GRPC_STATUS, HeaderValue::from(Code::ResourceExhausted as i32));
             }
             Ok(response)
         })
     }
 }
 
-fn number(code: Code) -> String {
-    (code as i32).to_string()
-}
-
 /// One call.
 struct Export {
     ingest: Arc<Ingest>,
     headers: Headers,
+    /// Set when the request was read and decompressed.
+    is_payload: Arc<AtomicBool>,
 }
 
 impl UnaryService<Bytes> for Export {
@@ -93,6 +107,7 @@ impl UnaryService<Bytes> for Export {
     type Future = BoxFuture<tonic::Response<()>, tonic::Status>;
 
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
+        self.is_payload.store(true, Ordering::Relaxed);
         let ingest = Arc::clone(&self.ingest);
         let headers = std::mem::take(&mut self.headers);
         Box::pin(async move {

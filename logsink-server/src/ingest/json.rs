@@ -23,6 +23,10 @@ use serde::{
 /// # Errors
 /// What is wrong with the text, with line and column.
 pub(crate) fn to_protobuf(text: &[u8]) -> Result<Vec<u8>, String> {
+    // serde would take an array for an object's fields in order.
+    if !text.trim_ascii_start().starts_with(b"{") {
+        return Err("the body is not a JSON object".into());
+    }
     let request: Request = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let resource_logs = request.resource_logs.into_iter().map(Into::into).collect();
     Ok(collector::ExportLogsServiceRequest { resource_logs }.encode_to_vec())
@@ -334,13 +338,13 @@ mod tests {
         let record = |record: &str| format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{record}]}}]}}]}}"#);
         for (text, said) in [
             ("{".to_owned(), "EOF"),
-            ("[]".into(), "invalid"),
+            ("[]".into(), "not a JSON object"),
             (record(r#"{"timeUnixNano":"-1"}"#), "a number in range"),
             (record(r#"{"severityNumber":1.5}"#), "a number in range"),
             (record(r#"{"traceId":"xyz1"}"#), "hexadecimal"),
             (record(r#"{"spanId":"é1"}"#), "hexadecimal"),
             (record(r#"{"body":{"bytesValue":"*"}}"#), "base64"),
-            (record(&format!("{}{}", r#"{"body":{"arrayValue":{"values":["#.repeat(200), "")), "recursion limit"),
+            (record(&format!("{{\"body\":{}", r#"{"arrayValue":{"values":["#.repeat(200))), "recursion limit"),
         ] {
             let error = to_protobuf(text.as_bytes()).unwrap_err();
             assert!(error.contains(said), "{error}");

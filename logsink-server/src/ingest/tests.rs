@@ -131,7 +131,7 @@ async fn json_is_taken_and_answered_in_json() {
     let (code, _, body) = door.post("application/json", "identity", "{\"resourceLogs\":1}").await;
     let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!((code, &body["code"]), (400, &3.into()));
-    assert!(body["message"].as_str().unwrap().contains("line 1 column 18"), "{body}");
+    assert!(body["message"].as_str().unwrap().contains("line 1 column 17"), "{body}");
 }
 
 #[tokio::test]

@@ -77,12 +77,15 @@ pub struct DiskReader {
     /// Away while `reading`.
     reader: Option<Reader>,
     /// A read under way. It outlives a `next` that was dropped, and the next one takes its answer.
-    reading: Option<JoinHandle<(Reader, Result<Vec<Frame>, SpoolError>)>>,
+    reading: Option<JoinHandle<Read>>,
     releaser: Releaser,
     /// Lost messages that were reported.
     lost: u64,
     metrics: Arc<Metrics>,
 }
+
+/// The reader comes back with what it read.
+type Read = (Reader, Result<Vec<Frame>, SpoolError>);
 
 impl DiskReader {
     async fn fetch(&mut self, bytes_max: usize) -> Result<Fetched, QueueError> {

@@ -1,1 +1,211 @@
-//! Placeholder.
+//! The cluster's queue: a Kafka topic whose message values are `ExportLogsServiceRequest`s, as the OpenTelemetry Collector's
+//! `otlp_proto` writes and reads them.
+
+mod dead;
+mod reader;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use logsink::transport::header;
+use rdkafka::{
+    ClientConfig, ClientContext,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{Header, OwnedHeaders},
+};
+use serde::Deserialize;
+use tokio::sync::OnceCell;
+
+pub use dead::KafkaDeadLetters;
+pub use reader::KafkaReader;
+pub use writer::KafkaWriter;
+
+use super::{Headers, QueueError};
+
+/// How long the brokers may take to answer when a topic is created.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which topic, on which brokers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaOptions {
+    /// `host:port` of some of the brokers.
+    pub brokers: Vec<String>,
+    /// The topic.
+    pub topic: String,
+    /// Partitions, when the topic has to be created.
+    pub partitions: i32,
+    /// Copies of each partition, when the topic has to be created; -1 leaves it to the brokers.
+    pub replication: i32,
+    /// Bytes of one message; a topic that is created takes so much. An existing topic may take less.
+    pub message_bytes_max: usize,
+    /// Further properties of librdkafka; they win over the server's own.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl Default for KafkaOptions {
+    /// The Collector's topic, 6 partitions, and messages of 17 MiB: the largest request (16 MiB) and what goes around it.
+    fn default() -> Self {
+        Self {
+            brokers: Vec::new(),
+            topic: "otlp_logs".into(),
+            partitions: 6,
+            replication: -1,
+            message_bytes_max: 17 << 20,
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+impl KafkaOptions {
+    /// A client's properties: the common ones, its own, and the operator's over both.
+    fn client(&self, own: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.brokers.join(","));
+        config.set("client.id", "logsink-server");
+        config.set("socket.nagle.disable", "true");
+        // librdkafka's ten seconds are long for senders that wait for a broker to come back.
+        config.set("reconnect.backoff.max.ms", "2000");
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        for (key, value) in own {
+            config.set(*key, *value);
+        }
+        for (key, value) in &self.properties {
+            config.set(key, value);
+        }
+        config
+    }
+
+    async fn create_topic(&self) -> Result<(), QueueError> {
+        let admin: AdminClient<DefaultClientContext> = self.client(&[]).create().map_err(config_error)?;
+        let bytes_max = self.message_bytes_max.to_string();
+        let topic = NewTopic::new(&self.topic, self.partitions, TopicReplication::Fixed(self.replication))
+            .set("max.message.bytes", &bytes_max);
+        let timeout = Some(CONNECT_TIMEOUT);
+        let options = AdminOptions::new().request_timeout(timeout).operation_timeout(timeout);
+        let answers = admin.create_topics([&topic], &options).await.map_err(|error| {
+            QueueError::Unavailable(format!("Kafka at {} does not answer: {error}", self.brokers.join(",")))
+        })?;
+        for answer in answers {
+            match answer {
+                Ok(_) => tracing::info!(topic = self.topic, partitions = self.partitions, "created the Kafka topic"),
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                // It may be there and ours to use, though not to create: what is not there shows itself when it is used.
+                Err((_, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed)) => {
+                    tracing::warn!(topic = self.topic, "not allowed to create the Kafka topic: it has to be there");
+                }
+                Err((topic, code)) => {
+                    return Err(QueueError::Failed(format!("cannot create the Kafka topic {topic}: {code}")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A topic that is created when it is first used and missing: a server starts whether or not the brokers are there.
+struct Topic {
+    options: KafkaOptions,
+    ready: OnceCell<()>,
+}
+
+impl Topic {
+    fn new(options: KafkaOptions) -> Self {
+        Self { options, ready: OnceCell::new() }
+    }
+
+    /// Waits until the topic is there.
+    async fn ready(&self) -> Result<(), QueueError> {
+        self.ready.get_or_try_init(|| self.options.create_topic()).await.copied()
+    }
+}
+
+/// What librdkafka has to say goes to the server's own log.
+#[derive(Debug, Clone, Copy)]
+struct Logged;
+
+impl ClientContext for Logged {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "logsink_server::kafka", %error, reason, "Kafka");
+    }
+}
+
+fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
+    match level {
+        Emerg | Alert | Critical | Error => tracing::error!(target: "logsink_server::kafka", facility, "{message}"),
+        Warning => tracing::warn!(target: "logsink_server::kafka", facility, "{message}"),
+        Notice | Info => tracing::info!(target: "logsink_server::kafka", facility, "{message}"),
+        Debug => tracing::debug!(target: "logsink_server::kafka", facility, "{message}"),
+    }
+}
+
+fn config_error(error: KafkaError) -> QueueError {
+    QueueError::Failed(format!("kafka: {error}"))
+}
+
+/// Whether waiting may help, or someone has to act.
+fn queue_error(error: &KafkaError, bytes: usize, bytes_max: usize) -> QueueError {
+    use RDKafkaErrorCode as Code;
+    match error.rdkafka_error_code() {
+        // The topic's limit may be below ours; it is not told.
+        Some(Code::MessageSizeTooLarge) => QueueError::TooLarge { bytes, bytes_max: bytes_max.min(bytes) },
+        Some(
+            Code::Fatal
+            | Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::InvalidTopic
+            | Code::PolicyViolation,
+        ) => QueueError::Failed(format!("Kafka refuses: {error}")),
+        _ => QueueError::Unavailable(format!("Kafka cannot take it now: {error}")),
+    }
+}
+
+fn to_kafka(headers: &Headers) -> OwnedHeaders {
+    let sequence = headers.sequence.map(|sequence| sequence.to_string());
+    let all = [
+        (header::INSTANCE, &headers.instance),
+        (header::SEQUENCE, &sequence),
+        (header::RULES, &headers.rules),
+        (header::LOST, &headers.lost),
+    ];
+    all.into_iter().fold(OwnedHeaders::new_with_capacity(all.len()), |kafka, (key, value)| match value {
+        Some(value) => kafka.insert(Header { key, value: Some(value) }),
+        None => kafka,
+    })
+}
+
+/// Headers that are not ours, or not text, are passed over.
+fn from_kafka(headers: Option<&impl rdkafka::message::Headers>) -> Headers {
+    let mut own = Headers::default();
+    for kafka in headers.into_iter().flat_map(|headers| headers.iter()) {
+        let text = || String::from_utf8(kafka.value?.to_vec()).ok();
+        match kafka.key {
+            header::INSTANCE => own.instance = text(),
+            header::SEQUENCE => own.sequence = text().and_then(|sequence| sequence.parse().ok()),
+            header::RULES => own.rules = text(),
+            header::LOST => own.lost = text(),
+            _ => {}
+        }
+    }
+    own
+}
+
+/// A tombstone has no value: a request without records.
+fn payload(value: Option<&[u8]>) -> Bytes {
+    value.map_or_else(Bytes::new, Bytes::copy_from_slice)
+}

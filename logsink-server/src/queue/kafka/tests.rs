@@ -1,0 +1,205 @@
+//! Against a real broker, when `LOGSINK_TEST_KAFKA` names one (`host:port`); what needs none runs always.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use tokio::time::timeout;
+
+use super::*;
+use crate::queue::{Batch, DeadLetters, Fetched, Message, Position, QueueReader, QueueWriter};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// None, said loudly, when there is no broker.
+fn options(name: &str) -> Option<KafkaOptions> {
+    let Ok(broker) = std::env::var("LOGSINK_TEST_KAFKA") else {
+        eprintln!("SKIPPED: LOGSINK_TEST_KAFKA names no broker");
+        return None;
+    };
+    let topic = format!("test-{name}-{:x}", fastrand::u64(..));
+    Some(KafkaOptions { brokers: vec![broker], topic, partitions: 4, ..KafkaOptions::default() })
+}
+
+fn batch(index: u64) -> Batch {
+    let instance = format!("instance-{}", index % 16);
+    Batch {
+        payload: Bytes::from(format!("payload {index}")),
+        records: 1,
+        service: "shop".into(),
+        headers: Headers { instance: Some(instance), sequence: Some(index), ..Headers::default() },
+    }
+}
+
+async fn next(reader: &mut KafkaReader) -> Fetched {
+    timeout(DEADLINE, reader.next(1 << 20)).await.expect("a message in time").unwrap()
+}
+
+async fn read(reader: &mut KafkaReader, count: usize) -> Vec<Message> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        if let Fetched::Messages(messages) = next(reader).await {
+            all.extend(messages);
+        }
+    }
+    all
+}
+
+/// The positions after these messages.
+fn after(messages: &[Message]) -> Vec<Position> {
+    let mut next = BTreeMap::new();
+    for Message { position, .. } in messages {
+        let offset: &mut i64 = next.entry(position.partition).or_default();
+        *offset = (*offset).max(position.offset + 1);
+    }
+    next.into_iter().map(|(partition, offset)| Position { partition, offset }).collect()
+}
+
+fn sequences(messages: &[Message]) -> BTreeSet<u64> {
+    messages.iter().map(|message| message.headers.sequence.unwrap()).collect()
+}
+
+#[tokio::test]
+async fn what_is_committed_is_not_read_again_and_the_rest_is() {
+    let Some(options) = options("commit") else { return };
+    let writer = KafkaWriter::connect(&options).unwrap();
+    let appended = (0..100).map(|index| writer.append(batch(index)));
+    futures_util::future::try_join_all(appended).await.unwrap();
+
+    let mut reader = KafkaReader::connect(&options, "group").unwrap();
+    let messages = read(&mut reader, 100).await;
+    assert_eq!(sequences(&messages), (0..100).collect());
+    for message in &messages {
+        let sent = batch(message.headers.sequence.unwrap());
+        assert_eq!((&message.payload, &message.headers), (&sent.payload, &sent.headers));
+        assert_eq!(message.epoch, 1);
+    }
+    let (done, rest) = messages.split_at(60);
+    // Of each partition a prefix: messages come in order within it.
+    reader.commit(&after(done)).unwrap();
+    Box::new(reader).close().await.unwrap();
+
+    let mut reader = KafkaReader::connect(&options, "group").unwrap();
+    assert_eq!(sequences(&read(&mut reader, rest.len()).await), sequences(rest));
+    Box::new(reader).close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_reader_takes_over_half_and_then_all() {
+    let Some(options) = options("rebalance") else { return };
+    let writer = KafkaWriter::connect(&options).unwrap();
+    let mut first = KafkaReader::connect(&options, "group").unwrap();
+    let appended = (0..200).map(|index| writer.append(batch(index)));
+    futures_util::future::try_join_all(appended).await.unwrap();
+    let messages = read(&mut first, 200).await;
+    first.commit(&after(&messages)).unwrap();
+
+    let mut second = KafkaReader::connect(&options, "group").unwrap();
+    // The second one joins when it is asked, and has nothing to read.
+    let (revoked, _) = tokio::join!(next(&mut first), timeout(Duration::from_secs(10), second.next(1)));
+    let Fetched::Revoked(revoked) = revoked else { panic!("partitions go to the second reader") };
+    assert_eq!(revoked.len(), 2, "cooperative: the other two stay");
+
+    let appended = (200..400).map(|index| writer.append(batch(index)));
+    futures_util::future::try_join_all(appended).await.unwrap();
+    let (mut from_first, mut from_second) = (Vec::new(), Vec::new());
+    while from_first.len() + from_second.len() < 200 {
+        tokio::select! {
+            fetched = first.next(1 << 20) => match fetched.unwrap() {
+                Fetched::Messages(messages) => from_first.extend(messages),
+                other => panic!("{other:?}"),
+            },
+            fetched = second.next(1 << 20) => match fetched.unwrap() {
+                Fetched::Messages(messages) => from_second.extend(messages),
+                other => panic!("{other:?}"),
+            },
+            () = tokio::time::sleep(DEADLINE) => panic!("{} and {} messages", from_first.len(), from_second.len()),
+        }
+    }
+    let partitions = |messages: &[Message]| messages.iter().map(|m| m.position.partition).collect::<BTreeSet<_>>();
+    assert_eq!(partitions(&from_second), revoked.into_iter().collect());
+    assert!(partitions(&from_first).is_disjoint(&partitions(&from_second)));
+    let all: BTreeSet<u64> = sequences(&from_first).union(&sequences(&from_second)).copied().collect();
+    assert_eq!(all, (200..400).collect(), "what was committed before the rebalance is not read again");
+
+    // The first one goes, with its last messages not committed: the second one reads them.
+    second.commit(&after(&from_second)).unwrap();
+    Box::new(first).close().await.unwrap();
+    let again = read(&mut second, from_first.len()).await;
+    assert_eq!(sequences(&again), sequences(&from_first));
+    Box::new(second).close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reader_that_is_not_asked_holds_back_and_loses_nothing() {
+    let Some(options) = options("pause") else { return };
+    let writer = KafkaWriter::connect(&options).unwrap();
+    let mut reader = KafkaReader::connect(&options, "group").unwrap();
+    // 60 MiB: more than the reader's buffer, so that it pauses.
+    for chunk in 0..6 {
+        let appended = (0..10).map(|index| {
+            let mut batch = batch(chunk * 10 + index);
+            batch.payload = Bytes::from(fastrand::Rng::with_seed(index).u8(..).to_string().repeat(500_000));
+            writer.append(batch)
+        });
+        futures_util::future::try_join_all(appended).await.unwrap();
+    }
+    // It joins when it is asked.
+    let first = reader.next(1).await.unwrap();
+    assert!(matches!(first, Fetched::Messages(messages) if messages.len() == 1));
+    let started = std::time::Instant::now();
+    while reader.buffered() < 16 << 20 {
+        assert!(started.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Longer than it takes to pause.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(reader.buffered() < 20 << 20, "{} bytes are buffered", reader.buffered());
+    assert_eq!(sequences(&read(&mut reader, 59).await).len(), 59);
+    Box::new(reader).close().await.unwrap();
+}
+
+#[tokio::test]
+async fn dead_letters_go_to_their_own_topic() {
+    let Some(options) = options("dead") else { return };
+    let letters = KafkaDeadLetters::connect(&options).unwrap();
+    let message = Message {
+        position: Position { partition: 3, offset: 42 },
+        epoch: 1,
+        payload: Bytes::from_static(b"whole"),
+        headers: batch(7).headers,
+        dropped: Vec::new(),
+    };
+    letters.put(&message, Some(2), "mapping", b"record").await.unwrap();
+    let dead = KafkaOptions { topic: format!("{}.dead", options.topic), ..options };
+    let mut reader = KafkaReader::connect(&dead, "group").unwrap();
+    let read = read(&mut reader, 1).await;
+    assert_eq!((&*read[0].payload, read[0].headers.sequence), (b"record".as_slice(), Some(7)));
+    Box::new(reader).close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_is_too_large() {
+    let Some(options) = options("large") else { return };
+    let writer = KafkaWriter::connect(&options).unwrap();
+    let large = Batch { payload: vec![0; 18 << 20].into(), ..batch(0) };
+    assert!(matches!(writer.append(large).await, Err(QueueError::TooLarge { .. })));
+    let largest = Batch { payload: vec![0; 16 << 20].into(), ..batch(0) };
+    writer.append(largest).await.unwrap();
+}
+
+#[tokio::test]
+async fn brokers_that_are_away_are_unavailable() {
+    let options = KafkaOptions { brokers: vec!["127.0.0.1:1".into()], ..KafkaOptions::default() };
+    let error = KafkaWriter::connect(&options).unwrap().append(batch(0)).await.unwrap_err();
+    assert!(matches!(error, QueueError::Unavailable(_)), "{error:?}");
+}
+
+#[test]
+fn headers_of_others_are_passed_over() {
+    let headers = Headers { instance: Some("i".into()), rules: Some("r".into()), ..Headers::default() };
+    let kafka = to_kafka(&headers)
+        .insert(Header { key: "traceparent", value: Some("00-1") })
+        .insert(Header { key: header::SEQUENCE, value: Some("not a number") })
+        .insert(Header { key: header::LOST, value: Some(b"\xff".as_slice()) });
+    assert_eq!(from_kafka(Some(&kafka)), headers);
+    assert_eq!(from_kafka(None::<&OwnedHeaders>), Headers::default());
+}
