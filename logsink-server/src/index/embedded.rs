@@ -21,19 +21,20 @@ mod row;
 mod search;
 mod seen;
 mod side;
+mod stats;
 #[cfg(test)]
 mod tests;
 
 use std::{
     fmt,
-    path::PathBuf,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    thread::JoinHandle,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+pub use self::stats::EmbeddedStats;
 use self::{
     block::Block,
     manifest::Manifest,
@@ -41,6 +42,7 @@ use self::{
     publish::When,
     search::{Notice, Snapshot},
     seen::{Novelty, Seen},
+    stats::Counts,
 };
 use super::{IndexError, IndexReader, IndexWriter, Written};
 use crate::{
@@ -93,9 +95,16 @@ impl fmt::Debug for EmbeddedOptions {
 /// How often age is looked at: of the open block, and of what retention deletes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The embedded store. Shared by its writer and its searches.
+/// Held by the process that uses the directory.
+const LOCK: &str = "LOCK";
+
+/// The embedded store. Shared by its writer and its searches. Dropping it waits for a publish under way, and publishes
+/// nothing by itself: what is open is in the log.
 #[derive(Debug)]
-pub struct Embedded(Arc<Store>);
+pub struct Embedded {
+    store: Arc<Store>,
+    upkeep: Option<JoinHandle<()>>,
+}
 
 #[derive(Debug)]
 struct Store {
@@ -106,6 +115,8 @@ struct Store {
     counts: Counts,
     /// Ends the upkeep thread.
     stop: (Mutex<bool>, Condvar),
+    /// Locked until the last user of the store is gone.
+    _lock: File,
 }
 
 #[derive(Debug)]
@@ -123,45 +134,6 @@ struct State {
     seen_durably: Arc<Seen>,
 }
 
-/// Counters since the start, by what they count.
-#[derive(Debug, Default)]
-struct Counts {
-    replayed: AtomicU64,
-    resent: AtomicU64,
-    blocks_published: AtomicU64,
-    blocks_expired: AtomicU64,
-    events_expired: AtomicU64,
-    blocks_damaged: AtomicU64,
-    sides_rebuilt: AtomicU64,
-}
-
-/// What the store holds and what has happened to it since its start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct EmbeddedStats {
-    /// Published blocks.
-    pub blocks: u64,
-    /// Bytes of the published blocks on disk.
-    pub bytes: u64,
-    /// Events in published blocks.
-    pub events: u64,
-    /// Events in memory, covered by the log.
-    pub events_open: u64,
-    /// Messages passed over because this place of the log had been read.
-    pub replayed: u64,
-    /// Messages passed over because their sender had sent the same batch before.
-    pub resent: u64,
-    /// Blocks published.
-    pub blocks_published: u64,
-    /// Blocks deleted by retention.
-    pub blocks_expired: u64,
-    /// Events in the blocks that retention deleted.
-    pub events_expired: u64,
-    /// Blocks found damaged: searches do without them.
-    pub blocks_damaged: u64,
-    /// Side files made again.
-    pub sides_rebuilt: u64,
-}
-
 impl Embedded {
     /// Opens the store in `options.dir`, or makes an empty one, and deletes what a crash left behind.
     ///
@@ -172,6 +144,11 @@ impl Embedded {
         let failed =
             |error: std::io::Error| IndexError::Failed(format!("cannot use {}: {error}", options.dir.display()));
         std::fs::create_dir_all(&options.dir).map_err(failed)?;
+        if let Some(parent) = options.dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            // The log forgets what the manifest has: the directory's own name must survive a power cut too.
+            manifest::sync_dir(parent).map_err(failed)?;
+        }
+        let lock = take_lock(&options.dir)?;
         let manifest = Manifest::load(&options.dir)?;
         publish::sweep(&options.dir, &manifest).map_err(failed)?;
         let blocks = manifest.blocks.into_iter().map(|entry| Arc::new(Block::new(&options.dir, entry))).collect();
@@ -189,36 +166,41 @@ impl Embedded {
             publishing: Mutex::new(()),
             counts: Counts::default(),
             stop: (Mutex::new(false), Condvar::new()),
+            _lock: lock,
         });
-        let upkeep = store.clone();
-        std::thread::Builder::new()
+        let working = store.clone();
+        let upkeep = std::thread::Builder::new()
             .name("embedded-upkeep".to_owned())
-            .spawn(move || upkeep.upkeep())
+            .spawn(move || working.upkeep())
             .map_err(|error| IndexError::Failed(format!("cannot start a thread: {error}")))?;
-        Ok(Arc::new(Self(store)))
+        Ok(Arc::new(Self { store, upkeep: Some(upkeep) }))
     }
 
     /// The log offset to read from after a restart: every message before it is durable here. Some after it may be too; they
     /// are passed over when they come again.
     pub fn resume_at(&self) -> i64 {
-        self.0.state().seen_durably.first_missing().cast_signed()
+        self.store.state().seen_durably.first_missing().cast_signed()
     }
 
     /// What the store holds and what has happened to it.
     pub fn stats(&self) -> EmbeddedStats {
-        self.0.stats()
+        self.store.stats()
     }
 
     /// The blocks that were found damaged, each with its file and what is wrong. Searches answer without them.
     pub fn damaged(&self) -> Vec<String> {
-        self.0.state().blocks.iter().filter_map(|block| block.damage()).collect()
+        self.store.state().blocks.iter().filter_map(|block| block.damage()).collect()
     }
 }
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        *lock(&self.0.stop.0) = true;
-        self.0.stop.1.notify_all();
+        *lock(&self.store.stop.0) = true;
+        self.store.stop.1.notify_all();
+        if let Some(upkeep) = self.upkeep.take() {
+            // A panic there was reported by its hook.
+            let _ = upkeep.join();
+        }
     }
 }
 
@@ -226,10 +208,10 @@ impl IndexWriter for Embedded {
     fn write<'a>(&'a self, messages: &'a [Message]) -> BoxFuture<'a, Result<Written, IndexError>> {
         let messages = messages.to_vec();
         Box::pin(async move {
-            let store = self.0.clone();
+            let store = self.store.clone();
             let (mut written, dead) = off_thread(move || store.write(&messages)).await?;
             for (message, reason) in dead {
-                let Some(letters) = &self.0.options.dead_letters else {
+                let Some(letters) = &self.store.options.dead_letters else {
                     return Err(IndexError::Failed(format!("the message at {} {reason}", message.position.offset)));
                 };
                 letters
@@ -237,30 +219,30 @@ impl IndexWriter for Embedded {
                     .await
                     .map_err(|error| IndexError::Unavailable(format!("cannot keep a dead letter: {error}")))?;
                 written.dead += 1;
-                self.0.note_dead(&message);
+                self.store.note_dead(&message);
             }
             Ok(written)
         })
     }
 
     fn durable(&self, _partition: i32) -> Option<i64> {
-        Some(self.0.durable())
+        Some(self.store.durable())
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), IndexError>> {
-        let store = self.0.clone();
+        let store = self.store.clone();
         Box::pin(off_thread(move || store.publish(When::Now)))
     }
 }
 
 impl IndexReader for Embedded {
     fn search<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Page, IndexError>> {
-        let (store, query) = (self.0.clone(), query.clone());
+        let (store, query) = (self.store.clone(), query.clone());
         Box::pin(off_thread(move || store.search(&query)))
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), IndexError>> {
-        let store = self.0.clone();
+        let store = self.store.clone();
         Box::pin(off_thread(move || store.ready()))
     }
 }
@@ -272,6 +254,18 @@ async fn off_thread<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(IndexError::Failed(format!("the store's work ended early: {error}"))),
+    }
+}
+
+/// Takes the directory's lock, which the system gives back when the process ends, however it ends.
+fn take_lock(dir: &Path) -> Result<File, IndexError> {
+    let failed = |error: &dyn fmt::Display| IndexError::Failed(format!("cannot lock {}: {error}", dir.display()));
+    let file = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK));
+    let file = file.map_err(|error| failed(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(failed(&"another process uses it")),
+        Err(TryLockError::Error(error)) => Err(failed(&error)),
     }
 }
 
@@ -321,18 +315,22 @@ impl Store {
         match state.seen.note(offset, batch) {
             Novelty::New => state.open.push(taken),
             Novelty::Replayed => _ = self.counts.replayed.fetch_add(1, Ordering::Relaxed),
-            Novelty::Resent => _ = self.counts.resent.fetch_add(1, Ordering::Relaxed),
+            Novelty::Resent => {
+                self.counts.resent.fetch_add(1, Ordering::Relaxed);
+                state.open.push(open::Message::nothing(taken.offset, now_ns()));
+            }
         }
     }
 
     /// A dead letter is done with.
     fn note_dead(&self, message: &Message) {
-        if let Ok(offset) = place(message) {
-            self.state().seen.note(offset, None);
+        let mut state = self.state();
+        if place(message).is_ok_and(|offset| state.seen.note(offset, None) == Novelty::New) {
+            state.open.push(open::Message::nothing(message.position.offset, now_ns()));
         }
     }
 
-    /// Everything written below this offset is in a published block.
+    /// Every message written below this offset is in the manifest, and its records in published blocks.
     fn durable(&self) -> i64 {
         let state = self.state();
         let sealed = state.sealed.as_ref().and_then(|(open, _)| open.offset_min());
@@ -380,25 +378,6 @@ impl Store {
 
     fn is_full(&self, open: &Open) -> bool {
         open.rows >= self.options.block_rows || open.bytes >= self.options.block_bytes
-    }
-
-    fn stats(&self) -> EmbeddedStats {
-        let state = self.state();
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let sealed = state.sealed.as_ref().map_or(0, |(open, _)| open.rows);
-        EmbeddedStats {
-            blocks: state.blocks.len() as u64,
-            bytes: state.blocks.iter().map(|block| block.entry.bytes()).sum(),
-            events: state.blocks.iter().map(|block| u64::from(block.entry.rows)).sum(),
-            events_open: (state.open.rows + sealed) as u64,
-            replayed: count(&self.counts.replayed),
-            resent: count(&self.counts.resent),
-            blocks_published: count(&self.counts.blocks_published),
-            blocks_expired: count(&self.counts.blocks_expired),
-            events_expired: count(&self.counts.events_expired),
-            blocks_damaged: count(&self.counts.blocks_damaged),
-            sides_rebuilt: count(&self.counts.sides_rebuilt),
-        }
     }
 
     /// Publishes and deletes what has come of age, until the store is dropped.

@@ -33,13 +33,9 @@ impl Message {
     /// When its payload is not OTLP.
     pub(super) fn read(message: &queue::Message, now_ns: i64) -> Result<Self, WireError> {
         let mut taken = Self {
-            offset: message.position.offset,
             payload: message.payload.clone(),
             dropped: message.dropped.clone(),
-            written_ns: now_ns,
-            rows: 0,
-            time_min_ns: i64::MAX,
-            time_max_ns: i64::MIN,
+            ..Self::nothing(message.position.offset, now_ns)
         };
         let (mut rows, mut min, mut max) = (0, i64::MAX, i64::MIN);
         taken.for_each_row(&mut |key, _| {
@@ -49,6 +45,20 @@ impl Message {
         })?;
         (taken.rows, taken.time_min_ns, taken.time_max_ns) = (rows, min, max);
         Ok(taken)
+    }
+
+    /// A message without records to store: a batch sent twice, or a dead letter. It takes its place among the others so that
+    /// the log is not let go of before a manifest knows of it.
+    pub(super) fn nothing(offset: i64, now_ns: i64) -> Self {
+        Self {
+            offset,
+            payload: Bytes::new(),
+            dropped: Vec::new(),
+            written_ns: now_ns,
+            rows: 0,
+            time_min_ns: i64::MAX,
+            time_max_ns: i64::MIN,
+        }
     }
 
     /// Calls `each` with every record to be stored.

@@ -131,7 +131,7 @@ impl Found {
     }
 
     fn trim(&mut self) {
-        self.best.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        self.best.sort_unstable_by_key(|(key, _)| Reverse(*key));
         self.best.truncate(self.limit);
     }
 
@@ -218,24 +218,34 @@ fn scan_pages(
     Ok(())
 }
 
+/// What is to be read from a block: rows, and where in the page each belongs.
+struct Wanted {
+    block: Arc<Block>,
+    rows: Vec<(usize, usize)>,
+}
+
 /// Reads the hits of the page.
 fn fetch(mut best: Vec<(Key, Place)>, limit: usize, notice: &mut dyn FnMut(Notice)) -> Result<Page, IndexError> {
     let more = best.len() > limit;
     best.truncate(limit);
     let cursor = best.last().filter(|_| more).map(|(key, _)| key.cursor());
     let mut hits: Vec<Option<Hit>> = vec![None; best.len()];
-    let mut of_blocks: BTreeMap<u64, (Arc<Block>, Vec<(usize, usize)>)> = BTreeMap::new();
+    let mut of_blocks: BTreeMap<u64, Wanted> = BTreeMap::new();
     for (at, (key, place)) in best.iter().enumerate() {
         match place {
             Place::Open(message) => {
                 hits[at] = message.record(key.index).map(|record| row::hit_of_record(*key, &record));
             }
             Place::Block(block, row) => {
-                of_blocks.entry(block.entry.id).or_insert_with(|| (block.clone(), Vec::new())).1.push((*row, at));
+                of_blocks
+                    .entry(block.entry.id)
+                    .or_insert_with(|| Wanted { block: block.clone(), rows: Vec::new() })
+                    .rows
+                    .push((*row, at));
             }
         }
     }
-    for (block, mut rows) in of_blocks.into_values() {
+    for Wanted { block, mut rows } in of_blocks.into_values() {
         rows.sort_unstable();
         guarded(&block, notice, |_| {
             let opened = block.open()?;

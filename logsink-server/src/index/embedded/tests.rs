@@ -162,6 +162,16 @@ async fn a_cursor_of_another_index_is_a_bad_request() {
     assert!(matches!(store.search(&query).await, Err(IndexError::BadRequest(_))));
 }
 
+#[test]
+fn a_directory_has_one_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 30);
+    let error = Embedded::open(EmbeddedOptions::new(dir.path())).unwrap_err().to_string();
+    assert!(error.contains("another process uses it"), "{error}");
+    drop(store);
+    open(dir.path(), 30);
+}
+
 #[tokio::test]
 async fn retention_deletes_whole_blocks_by_age() {
     let dir = tempfile::tempdir().unwrap();
@@ -177,10 +187,10 @@ async fn retention_deletes_whole_blocks_by_age() {
     assert_eq!(ids(&store, "").await, ["0-1-1", "0-1-0"]);
     let stats = store.stats();
     assert_eq!((stats.blocks_published, stats.blocks_expired, stats.events_expired), (4, 2, 2));
-    store.0.expire(now + 2 * day).unwrap();
+    store.store.expire(now + 2 * day).unwrap();
     assert!(ids(&store, "").await.is_empty());
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["MANIFEST"]);
+    assert!(left.len() == 2 && left.iter().all(|name| name == "MANIFEST" || name == LOCK), "{left:?}");
     assert_eq!(store.resume_at(), 2);
 }
 
@@ -196,7 +206,7 @@ async fn retention_deletes_the_oldest_blocks_above_a_size() {
     drop(store);
     let half = Some(before.bytes / 2 + 1);
     let store = Embedded::open(EmbeddedOptions { retention_bytes: half, ..EmbeddedOptions::new(dir.path()) }).unwrap();
-    store.0.expire(now_ns()).unwrap();
+    store.store.expire(now_ns()).unwrap();
     let after = store.stats();
     assert!(after.bytes <= before.bytes / 2 + 1 && (2..=4).contains(&after.blocks), "{after:?}");
     let newest = ids(&store, "").await;
@@ -212,6 +222,53 @@ async fn a_message_that_is_not_otlp_stops_the_line_unless_it_can_be_kept() {
     bad.payload = bytes::Bytes::from_static(&[0xff; 9]);
     let error = store.write(&[bad]).await.unwrap_err().to_string();
     assert!(error.contains("the message at 0 is not OTLP"), "{error}");
+}
+
+/// Keeps dead letters, once it may.
+#[derive(Default)]
+struct Letters {
+    open: std::sync::atomic::AtomicBool,
+    kept: Mutex<Vec<(i64, String)>>,
+}
+
+impl DeadLetters for Letters {
+    fn put(
+        &self,
+        message: &Message,
+        _record: Option<u32>,
+        reason: &str,
+        _bytes: &[u8],
+    ) -> BoxFuture<'_, Result<(), crate::queue::QueueError>> {
+        let kept = self.open.load(Ordering::Relaxed);
+        if kept {
+            lock(&self.kept).push((message.position.offset, reason.to_owned()));
+        }
+        Box::pin(
+            async move { if kept { Ok(()) } else { Err(crate::queue::QueueError::Unavailable("away".to_owned())) } },
+        )
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_not_otlp_is_kept_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let letters = Arc::new(Letters::default());
+    let options = EmbeddedOptions { dead_letters: Some(letters.clone()), ..EmbeddedOptions::new(dir.path()) };
+    let store = Embedded::open(options).unwrap();
+    let mut bad = message(1, &[]);
+    bad.payload = bytes::Bytes::from_static(&[0xff; 9]);
+    let all = [message(0, &[Event::at(0)]), bad, message(2, &[Event::at(2)])];
+    assert!(store.write(&all).await.is_err());
+    assert_eq!(ids(&store, "").await.len(), 2, "the others are not held up");
+    letters.open.store(true, Ordering::Relaxed);
+    assert_eq!(store.write(&all).await.unwrap(), Written { stored: 2, dead: 1, dropped: 0 });
+    let kept = lock(&letters.kept).clone();
+    assert!(kept.len() == 1 && kept[0].0 == 1 && kept[0].1.starts_with("is not OTLP: byte 0"), "{kept:?}");
+    assert_eq!(store.durable(0), Some(0));
+    store.close().await.unwrap();
+    assert_eq!((store.durable(0), store.resume_at()), (Some(3), 3));
+    assert_eq!(store.write(&all).await.unwrap().dead, 0);
+    assert_eq!(lock(&letters.kept).len(), 1);
 }
 
 #[tokio::test]

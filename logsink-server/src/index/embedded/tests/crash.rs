@@ -51,6 +51,28 @@ async fn a_crash_between_files_and_manifest_repeats_and_loses_nothing() {
     assert_eq!(fs::read_dir(&day).unwrap().count(), 6);
 }
 
+/// What came in between sealing and publishing is not in the block, so the manifest must not say that it is stored.
+#[tokio::test]
+async fn a_block_published_late_vouches_for_its_own_messages_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let log: Vec<Message> = messages(0, 13, 1, Event::at)
+        .map(|message| events::from("a", message.position.offset.cast_unsigned(), message))
+        .collect();
+    let store = open(dir.path(), 10);
+    let day = dir.path().join("1970-01-01");
+    fs::write(&day, "a file where the directory should be").unwrap();
+    for message in &log {
+        // The tenth seals the block, which cannot be published.
+        assert_eq!(store.write(std::slice::from_ref(message)).await.is_err(), message.position.offset == 9);
+    }
+    fs::remove_file(&day).unwrap();
+    store.store.publish(publish::When::Sealed).unwrap();
+    assert_eq!((store.resume_at(), store.durable(0)), (10, Some(10)));
+    drop(store);
+    let store = restart(dir.path(), &log, 10).await;
+    assert_eq!(ids(&store, "").await.len(), 13);
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Step {
     /// A new batch is appended to the log and written.
@@ -107,11 +129,14 @@ proptest! {
                             sent += 1;
                         }
                         log[from..].iter().rev().for_each(|message| {
-                            store.0.write(std::slice::from_ref(message)).unwrap();
+                            store.store.write(std::slice::from_ref(message)).unwrap();
                         });
                     }
                     Step::Publish => store.close().await.unwrap(),
-                    Step::Kill => store = restart(dir.path(), &log, 12).await,
+                    Step::Kill => {
+                        drop(store);
+                        store = restart(dir.path(), &log, 12).await;
+                    }
                     Step::KillInPublish => {
                         let before = fs::read(&manifest).ok();
                         store.close().await.unwrap();
@@ -119,6 +144,7 @@ proptest! {
                             Some(before) => fs::write(&manifest, before).unwrap(),
                             None => _ = fs::remove_file(&manifest),
                         }
+                        drop(store);
                         store = restart(dir.path(), &log, 12).await;
                     }
                 }

@@ -19,7 +19,7 @@ fn expected(messages: &[Message], query: &Query) -> Vec<Hit> {
             })
             .unwrap();
     }
-    hits.sort_by(|a, b| b.0.cmp(&a.0));
+    hits.sort_by_key(|(key, _)| std::cmp::Reverse(*key));
     hits.into_iter().map(|(_, hit)| hit).collect()
 }
 
@@ -28,6 +28,7 @@ fn value() -> impl Strategy<Value = Value> {
         4 => select(vec!["alpha", "beta", "7", "7.5", "true", "x y", ""]).prop_map(events::text),
         4 => select(vec![0i64, 7, -3, 250, i64::MAX]).prop_map(Value::IntValue),
         2 => select(vec![7.5, 7.0, -0.0, 250.25, 1e300]).prop_map(Value::DoubleValue),
+        1 => any::<f64>().prop_map(Value::DoubleValue),
         1 => any::<bool>().prop_map(Value::BoolValue),
         1 => Just(Value::BytesValue(vec![1, 2, 255])),
     ];
