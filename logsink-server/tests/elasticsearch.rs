@@ -163,7 +163,7 @@ fn message(sequence: u64, resource: &[(&str, AnyValue)], scope: &str, records: V
 
 /// Events in every shape that the expression language can tell apart.
 fn odd_events() -> Vec<Message> {
-    let long = "long ".repeat(2_000);
+    let long = "long ".repeat(8_000);
     let deep = (0..40).fold(int(1), |inner, _| map(&[("d", inner)]));
     let mut traced = record(9, text("traced"), &[]);
     traced.trace_id = (1..=16).collect();

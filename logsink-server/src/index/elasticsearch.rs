@@ -122,8 +122,8 @@ pub struct Elasticsearch {
     metrics: Arc<Metrics>,
     /// The hash of the queue's name.
     origin: u64,
-    flavor: OnceCell<Flavor>,
-    set_up: OnceCell<()>,
+    /// Known once the template is in place.
+    set_up: OnceCell<Flavor>,
     trouble: Trouble,
 }
 
@@ -140,16 +140,7 @@ impl Elasticsearch {
         check_name(&options.data_stream)?;
         let client = Client::new(&options)?;
         let origin = body::origin(&options.queue);
-        Ok(Self {
-            options,
-            client,
-            dead,
-            metrics,
-            origin,
-            flavor: OnceCell::new(),
-            set_up: OnceCell::new(),
-            trouble: Trouble::default(),
-        })
+        Ok(Self { options, client, dead, metrics, origin, set_up: OnceCell::new(), trouble: Trouble::default() })
     }
 
     async fn call(
@@ -162,20 +153,24 @@ impl Elasticsearch {
         self.client.call(method, path, query, body, "application/json", None).await
     }
 
-    async fn flavor(&self) -> Result<Flavor, Failed> {
-        self.flavor.get_or_try_init(|| setup::flavor(self)).await.copied()
-    }
-
     /// Puts the template in place before the first write, however often it takes.
-    async fn set_up(&self) {
-        let mut backoff = Backoff::default();
-        let set_up = async || -> Result<(), Failed> {
-            let flavor = self.flavor().await?;
-            if self.options.setup { setup::set_up(self, flavor).await } else { Ok(()) }
+    async fn set_up(&self) -> Flavor {
+        let set_up = async || {
+            let flavor = setup::flavor(self).await?;
+            if self.options.setup {
+                setup::set_up(self, flavor).await?;
+            }
+            Ok(flavor)
         };
-        while let Err(failed) = self.set_up.get_or_try_init(&set_up).await {
-            self.trouble.failed(&failed, "cannot set up the index");
-            backoff.wait(&failed).await;
+        let mut backoff = Backoff::default();
+        loop {
+            match self.set_up.get_or_try_init(set_up).await {
+                Ok(flavor) => return *flavor,
+                Err(failed) => {
+                    self.trouble.failed(&failed, "cannot set up the index");
+                    backoff.wait(&failed).await;
+                }
+            }
         }
     }
 }
@@ -184,8 +179,8 @@ impl IndexWriter for Elasticsearch {
     fn write<'a>(&'a self, messages: &'a [Message]) -> BoxFuture<'a, Result<Written, IndexError>> {
         Box::pin(async move {
             let start = std::time::Instant::now();
-            self.set_up().await;
-            let written = write::write(self, messages).await;
+            let flavor = self.set_up().await;
+            let written = write::write(self, flavor, messages).await;
             self.metrics.index_stored.inc_by(written.stored);
             self.metrics.index_dropped.inc_by(written.dropped);
             self.metrics.index_write_seconds.observe(start.elapsed().as_secs_f64());

@@ -6,14 +6,20 @@
 //! - `opaque`: the paths whose value the index does not hold as the expression language sees it (a list, a map as a whole,
 //!   null, text too long for a term). A search takes events with such a path along and looks at them itself. [`ANY`] stands
 //!   for every path.
+//!
+//! OpenSearch refuses a document for text too long for a term, wherever in a `flat_object` it is. There, attributes with such
+//! text go as a whole into a field that is not indexed, [`KEPT`].
 
-use std::{borrow::Cow, collections::HashMap, io::Write, ops::Range};
+mod attributes;
+
+use std::{borrow::Cow, io::Write, ops::Range};
 
 use bytes::Bytes;
 
-use super::{number, time};
+use self::attributes::{Notes, attributes, object};
+use super::{setup::Flavor, time};
 use crate::{
-    otlp::{self, AnyView, Elements, Pairs, RecordView, ResourceView, WireError},
+    otlp::{self, RecordView, ResourceView, WireError},
     queue::Message,
 };
 
@@ -21,13 +27,10 @@ use crate::{
 pub(super) const TERM_CHARS_MAX: usize = 8_191;
 /// In `opaque`: no path of this event can be trusted to the index.
 pub(super) const ANY: &str = "*";
+/// What comes after the name of a field that is kept and not indexed.
+pub(super) const KEPT: &str = "_kept";
 /// A longer instance id does not fit into a document's id (512 bytes) with what follows it; no sender of ours has one.
 const INSTANCE_BYTES_MAX: usize = 256;
-
-/// Paths in `opaque`; with more, [`ANY`] takes their place, so that a hostile event costs no quadratic time.
-const OPAQUE_MAX: usize = 64;
-/// Members of a map that are compared with one another, for the same reason.
-const MEMBERS_MAX: usize = 1_024;
 
 /// The documents of some messages.
 pub(super) struct Body<'a> {
@@ -61,7 +64,7 @@ pub(super) fn origin(queue: &str) -> u64 {
 
 impl<'a> Body<'a> {
     /// Writes the documents of `messages`, which come from the queue that `origin` stands for.
-    pub(super) fn write(messages: &'a [Message], origin: u64) -> Self {
+    pub(super) fn write(messages: &'a [Message], origin: u64, flavor: Flavor) -> Self {
         // JSON with its two copies of the keys is two to three times the protobuf.
         let payload: usize = messages.iter().map(|message| message.payload.len()).sum();
         let mut out = Vec::with_capacity(payload * 5 / 2);
@@ -80,7 +83,7 @@ impl<'a> Body<'a> {
                 out.extend_from_slice(b"{\"create\":{\"_id\":");
                 string(&mut out, &id);
                 out.extend_from_slice(b"}}\n");
-                document(&mut out, &record, &resource, &id);
+                document(&mut out, &record, &resource, &id, flavor);
                 out.push(b'\n');
                 items.push(Item { message: index, record: record.index, raw: record.raw, lines: start..out.len() });
             });
@@ -158,7 +161,7 @@ impl<'a> Resource<'a> {
     }
 }
 
-fn document<'a>(out: &mut Vec<u8>, record: &RecordView<'a>, resource: &Resource<'a>, id: &str) {
+fn document<'a>(out: &mut Vec<u8>, record: &RecordView<'a>, resource: &Resource<'a>, id: &str, flavor: Flavor) {
     let mut notes = Notes::default();
     out.extend_from_slice(b"{\"@timestamp\":\"");
     out.extend_from_slice(time::text(time::clamp(record.time_ns())).as_bytes());
@@ -176,14 +179,33 @@ fn document<'a>(out: &mut Vec<u8>, record: &RecordView<'a>, resource: &Resource<
     if let Some(id) = record.span_id() {
         field(out, "span_id", &hex(&id));
     }
-    out.extend_from_slice(b",\"attributes\":");
+    let (start, end) = (out.len(), out.len() + ATTRIBUTES.len());
+    out.extend_from_slice(ATTRIBUTES);
     attributes(out, record.attributes(), &mut notes);
-    out.extend_from_slice(b",\"resource\":");
+    if notes.has_long && flavor == Flavor::OpenSearch {
+        out.splice(start..end, keep(ATTRIBUTES));
+        notes.opaque(Cow::Borrowed(ANY));
+    }
+    if resource.notes.has_long && flavor == Flavor::OpenSearch {
+        out.extend(keep(RESOURCE));
+        notes.opaque(Cow::Borrowed(ANY));
+    } else {
+        out.extend_from_slice(RESOURCE);
+    }
     out.extend_from_slice(&resource.json);
     notes.inherit(&resource.notes, record.attributes());
     notes.write(out);
     rest(out, record);
     out.push(b'}');
+}
+
+const ATTRIBUTES: &[u8] = b",\"attributes\":";
+const RESOURCE: &[u8] = b",\"resource\":";
+
+/// The same member under the name that is not indexed.
+fn keep(member: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    let (name, end) = member.split_at(member.len() - 2);
+    name.iter().chain(KEPT.as_bytes()).chain(end).copied()
 }
 
 /// What no search looks at by itself, kept because it was sent.
@@ -210,190 +232,12 @@ fn rest(out: &mut Vec<u8>, record: &RecordView<'_>) {
     }
 }
 
-/// What the index has to be told about attributes beside their values.
-#[derive(Default)]
-struct Notes<'a> {
-    numbers: Vec<(Cow<'a, str>, String)>,
-    opaque: Vec<Cow<'a, str>>,
-}
-
-impl<'a> Notes<'a> {
-    fn opaque(&mut self, path: Cow<'a, str>) {
-        if self.opaque.len() == OPAQUE_MAX {
-            self.opaque.push(Cow::Borrowed(ANY));
-        } else if self.opaque.len() < OPAQUE_MAX && !self.opaque.contains(&path) {
-            self.opaque.push(path);
-        }
-    }
-
-    /// Adds a resource's notes; a number whose path the record has itself is not seen by any expression.
-    fn inherit(&mut self, resource: &Notes<'a>, own: Pairs<'a>) {
-        for (path, code) in &resource.numbers {
-            if own.find(path).is_none() {
-                self.numbers.push((path.clone(), code.clone()));
-            }
-        }
-        for path in &resource.opaque {
-            self.opaque(path.clone());
-        }
-    }
-
-    fn write(&mut self, out: &mut Vec<u8>) {
-        if !self.numbers.is_empty() {
-            // A path may come from a nested map and from a dotted key: JSON has it once, and `opaque` says so.
-            let ambiguous = self.opaque.iter().any(|path| path == ANY);
-            if ambiguous {
-                self.numbers.sort_unstable();
-                self.numbers.dedup_by(|a, b| a.0 == b.0);
-            }
-            out.extend_from_slice(b",\"numbers\":{");
-            for (index, (path, code)) in self.numbers.iter().enumerate() {
-                comma(out, index);
-                key(out, path);
-                out.push(b'"');
-                out.extend_from_slice(code.as_bytes());
-                out.push(b'"');
-            }
-            out.push(b'}');
-        }
-        if !self.opaque.is_empty() {
-            out.extend_from_slice(b",\"opaque\":[");
-            for (index, path) in self.opaque.iter().enumerate() {
-                comma(out, index);
-                // A path too long to be a term can only be found by looking at every such event.
-                string(out, if path.len() > TERM_CHARS_MAX { ANY } else { path });
-            }
-            out.push(b']');
-        }
-    }
-}
-
-/// A record's attributes, without the text `target`: it stands beside them, under the same name.
-fn attributes<'a>(out: &mut Vec<u8>, pairs: Pairs<'a>, notes: &mut Notes<'a>) {
-    let mut pairs = distinct(pairs);
-    pairs.retain(|(name, value)| *name != "target" || !matches!(value, AnyView::Str(_)));
-    members(out, &pairs, None, notes);
-}
-
-/// A list of keys and values as an object; `parent` is the path of the map they are in.
-fn object<'a>(out: &mut Vec<u8>, pairs: Pairs<'a>, parent: Option<&str>, notes: &mut Notes<'a>) {
-    members(out, &distinct(pairs), parent, notes);
-}
-
-fn members<'a>(out: &mut Vec<u8>, pairs: &[(&'a str, AnyView<'a>)], parent: Option<&str>, notes: &mut Notes<'a>) {
-    if pairs.len() > MEMBERS_MAX {
-        notes.opaque(Cow::Borrowed(ANY));
-    }
-    out.push(b'{');
-    for (index, &(name, value)) in pairs.iter().enumerate() {
-        comma(out, index);
-        key(out, name);
-        // A map and a dotted key that reaches into it: the index would mix their values up.
-        if matches!(value, AnyView::Map(_))
-            && pairs.len() <= MEMBERS_MAX
-            && pairs.iter().any(|(other, _)| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
-        {
-            notes.opaque(Cow::Borrowed(ANY));
-        }
-        let path = parent.map_or(Cow::Borrowed(name), |parent| Cow::Owned(format!("{parent}.{name}")));
-        self::value(out, value, path, notes);
-    }
-    out.push(b'}');
-}
-
-fn value<'a>(out: &mut Vec<u8>, value: AnyView<'a>, path: Cow<'a, str>, notes: &mut Notes<'a>) {
-    match value {
-        AnyView::Str(text) if text.len() <= TERM_CHARS_MAX => {}
-        AnyView::Bool(_) => {}
-        // Three bytes make four characters.
-        AnyView::Bytes(bytes) if bytes.len() <= TERM_CHARS_MAX / 4 * 3 => {}
-        AnyView::Int(value) => notes.numbers.push((path, number::code(value as f64))),
-        AnyView::Double(value) => {
-            // In JSON it is text.
-            if !value.is_finite() {
-                notes.opaque(path.clone());
-            }
-            notes.numbers.push((path, number::code(value)));
-        }
-        AnyView::Map(pairs) => {
-            object(out, pairs, Some(&path), notes);
-            notes.opaque(path);
-            return;
-        }
-        AnyView::Array(elements) => {
-            array(out, elements, notes);
-            notes.opaque(path);
-            return;
-        }
-        AnyView::Empty | AnyView::Str(_) | AnyView::Bytes(_) => notes.opaque(path),
-    }
-    scalar(out, value);
-}
-
-/// No path leads into a list, but the index makes one for the maps in it.
-fn array<'a>(out: &mut Vec<u8>, elements: Elements<'a>, notes: &mut Notes<'a>) {
-    out.push(b'[');
-    for (index, element) in elements.iter().enumerate() {
-        comma(out, index);
-        match element {
-            AnyView::Map(pairs) => {
-                notes.opaque(Cow::Borrowed(ANY));
-                object(out, pairs, None, &mut Notes::default());
-            }
-            AnyView::Array(inner) => array(out, inner, notes),
-            _ => scalar(out, element),
-        }
-    }
-    out.push(b']');
-}
-
-fn scalar(out: &mut Vec<u8>, value: AnyView<'_>) {
-    // Writing into a Vec does not fail, and no scalar fails to serialize.
-    let _ = serde_json::to_writer(out, &value);
-}
-
-/// The pairs whose key does not come again, in wire order: Elasticsearch refuses an object that has a key twice, and for the
-/// expression language the last one counts.
-fn distinct<'a>(pairs: Pairs<'a>) -> Vec<(&'a str, AnyView<'a>)> {
-    /// Up to here looking through all of them is cheaper than a table.
-    const FEW: usize = 32;
-    let mut all: Vec<(&str, AnyView<'_>)> = pairs.iter().collect();
-    if all.len() <= FEW {
-        for index in (0..all.len()).rev() {
-            if all[index + 1..].iter().any(|(later, _)| *later == all[index].0) {
-                all.remove(index);
-            }
-        }
-        return all;
-    }
-    let last: HashMap<&str, usize> = all.iter().enumerate().map(|(index, (name, _))| (*name, index)).collect();
-    let mut index = 0..;
-    all.retain(|(name, _)| index.next() == last.get(name).copied());
-    all
-}
-
-fn comma(out: &mut Vec<u8>, index: usize) {
-    if index > 0 {
-        out.push(b',');
-    }
-}
-
 /// `,"name":"text"`; the name is ours and needs no escapes.
 fn field(out: &mut Vec<u8>, name: &str, text: &str) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
     string(out, text);
-}
-
-/// `"name":`. A flattened field refuses the whole document for a NUL in a key, so a replacement character stands for it.
-fn key(out: &mut Vec<u8>, name: &str) {
-    if name.contains('\0') {
-        string(out, &name.replace('\0', "\u{fffd}"));
-    } else {
-        string(out, name);
-    }
-    out.push(b':');
 }
 
 fn string(out: &mut Vec<u8>, text: &str) {

@@ -24,6 +24,10 @@ pub(super) struct Document {
     span_id: String,
     attributes: Map<String, Json>,
     resource: Map<String, Json>,
+    /// In place of `attributes`, which is empty then.
+    attributes_kept: Map<String, Json>,
+    /// In place of `resource`, which is empty then.
+    resource_kept: Map<String, Json>,
     numbers: Map<String, Json>,
 }
 
@@ -42,8 +46,8 @@ impl Document {
             target: self.target,
             trace_id: self.trace_id,
             span_id: self.span_id,
-            attributes: self.attributes,
-            resource: self.resource,
+            attributes: either(self.attributes, self.attributes_kept),
+            resource: either(self.resource, self.resource_kept),
         }
     }
 
@@ -91,9 +95,14 @@ impl EventView for Document {
     }
 
     fn attribute(&self, key: &str) -> Option<Value<'_>> {
-        let value = find(&self.attributes, key).or_else(|| find(&self.resource, key))?;
+        let places = [&self.attributes, &self.attributes_kept, &self.resource, &self.resource_kept];
+        let value = places.into_iter().find_map(|place| find(place, key))?;
         self.value(key, value)
     }
+}
+
+fn either(indexed: Map<String, Json>, kept: Map<String, Json>) -> Map<String, Json> {
+    if kept.is_empty() { indexed } else { kept }
 }
 
 /// The value of the key that is the whole path, else the leaf of a nested object: what the wire view finds.

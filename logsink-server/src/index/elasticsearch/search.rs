@@ -142,7 +142,8 @@ fn body(query: &Query, condition: &Value, size: usize, after: Option<&Place>) ->
         "query": {"bool": {"filter": [{"range": {"@timestamp": time}}, condition]}},
         "sort": [{"@timestamp": {"order": "desc", "unmapped_type": "date_nanos"}}, {"tie": {"order": "desc", "unmapped_type": "keyword"}}],
         "_source": [
-            "severity_number", "service", "target", "message", "trace_id", "span_id", "attributes", "resource", "numbers",
+            "severity_number", "service", "target", "message", "trace_id", "span_id", "attributes", "attributes_kept",
+            "resource", "resource_kept", "numbers",
         ],
     });
     if let Some(Place(time_ns, tie)) = after {

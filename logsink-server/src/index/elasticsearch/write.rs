@@ -9,6 +9,7 @@ use super::{
     Elasticsearch, Failed,
     body::{Body, Item},
     bulk::{self, Answer},
+    setup::Flavor,
 };
 use crate::{index::Written, queue::Message};
 
@@ -26,8 +27,8 @@ const QUIET_FAILURES: u32 = 3;
 const REMIND_EVERY: Duration = Duration::from_secs(60);
 
 /// Writes the records of `messages`. Ends only when all of them are dealt with.
-pub(super) async fn write(elasticsearch: &Elasticsearch, messages: &[Message]) -> Written {
-    let body = Body::write(messages, elasticsearch.origin);
+pub(super) async fn write(elasticsearch: &Elasticsearch, flavor: Flavor, messages: &[Message]) -> Written {
+    let body = Body::write(messages, elasticsearch.origin, flavor);
     let mut writing = Writing {
         elasticsearch,
         messages,

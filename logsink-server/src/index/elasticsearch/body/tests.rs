@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use serde_json::{Map, Value as Json, json};
 
-use super::*;
+use super::{super::number, *};
 use crate::queue::{Headers, Position};
 
 fn wire(value: Any) -> AnyValue {
@@ -71,7 +71,7 @@ fn documents(body: &Body<'_>) -> Vec<(String, Json)> {
 fn one(record: LogRecord) -> Json {
     let message = message(&request(vec![], vec![record]));
     let messages = [message];
-    let body = Body::write(&messages, 0);
+    let body = Body::write(&messages, 0, Flavor::Elasticsearch);
     documents(&body).remove(0).1
 }
 
@@ -155,7 +155,7 @@ proptest! {
             ..LogRecord::default()
         };
         let messages = [message(&request(resource.clone(), vec![record]))];
-        let written = Body::write(&messages, 0);
+        let written = Body::write(&messages, 0, Flavor::Elasticsearch);
         let (_, document) = documents(&written).remove(0);
         let mut expected = oracle(&attributes);
         if expected["target"].is_string() && !matches!(last(&attributes, "target"), Some(Any::DoubleValue(_))) {
@@ -192,7 +192,7 @@ fn a_record_becomes_a_document() {
     };
     let resource = vec![pair("service.name", text("checkout")), pair("process.pid", wire(Any::IntValue(7)))];
     let messages = [message(&request(resource, vec![record]))];
-    let body = Body::write(&messages, origin("otlp_logs"));
+    let body = Body::write(&messages, origin("otlp_logs"), Flavor::Elasticsearch);
     let (id, mut document) = documents(&body).remove(0);
     document.as_object_mut().unwrap().remove("tie");
     assert_eq!(
@@ -243,13 +243,32 @@ fn what_the_index_cannot_hold_is_noted() {
 }
 
 #[test]
+fn opensearch_gets_long_text_where_it_indexes_nothing() {
+    let long = text(&"x".repeat(TERM_CHARS_MAX + 1));
+    for attributes in [
+        vec![pair("long", long.clone()), pair("n", wire(Any::IntValue(1)))],
+        vec![pair("list", list(vec![map(vec![pair("long", long.clone())])]))],
+        vec![pair(&"k".repeat(TERM_CHARS_MAX + 1), text("x"))],
+    ] {
+        let record = LogRecord { attributes: attributes.clone(), ..LogRecord::default() };
+        let messages = [message(&request(vec![pair("long", long.clone())], vec![record]))];
+        let body = Body::write(&messages, 0, Flavor::OpenSearch);
+        let document = documents(&body).remove(0).1;
+        assert_eq!((&document["attributes"], &document["resource"]), (&Json::Null, &Json::Null));
+        assert_eq!(document["attributes_kept"], oracle(&attributes));
+        assert_eq!(document["resource_kept"], oracle(&[pair("long", long.clone())]));
+        assert!(document["opaque"].as_array().unwrap().contains(&json!(ANY)));
+    }
+}
+
+#[test]
 fn a_key_that_stands_twice_is_written_once_and_the_last_counts() {
     for others in [0, 100] {
         let mut attributes: Vec<_> = (0..others).map(|n| pair(&format!("k{n}"), text("x"))).collect();
         attributes.insert(0, pair("n", wire(Any::IntValue(1))));
         attributes.push(pair("n", wire(Any::IntValue(2))));
         let messages = [message(&request(vec![], vec![LogRecord { attributes, ..LogRecord::default() }]))];
-        let body = Body::write(&messages, 0);
+        let body = Body::write(&messages, 0, Flavor::Elasticsearch);
         let line = String::from_utf8(body.bytes.to_vec()).unwrap();
         // Once among the attributes, once among the numbers.
         assert_eq!(line.matches("\"n\":").count(), 2, "{line}");
@@ -264,7 +283,7 @@ fn ids_are_the_senders_when_it_numbers_its_batches() {
     message.dropped = vec![1];
     let read_again = Message { position: Position { partition: 9, offset: 1 }, ..message.clone() };
     let messages = [message, read_again];
-    let body = Body::write(&messages, 0);
+    let body = Body::write(&messages, 0, Flavor::Elasticsearch);
     let ids: Vec<String> = documents(&body).into_iter().map(|(id, _)| id).collect();
     let expected = ["i\"1:000000000000000a:000000", "i\"1:000000000000000a:000002"];
     assert_eq!(ids, [expected, expected].concat(), "the place in the queue does not matter, nor what was dropped");
@@ -277,7 +296,7 @@ fn a_message_that_is_not_otlp_writes_nothing() {
     let mut torn = good.clone();
     torn.payload = Bytes::copy_from_slice(&good.payload[..good.payload.len() - 1]);
     let messages = [torn, good];
-    let body = Body::write(&messages, 0);
+    let body = Body::write(&messages, 0, Flavor::Elasticsearch);
     assert_eq!((body.bad.len(), body.bad[0].0), (1, 0));
     assert_eq!((body.items.len(), body.items[0].message), (1, 1));
 }
@@ -285,7 +304,7 @@ fn a_message_that_is_not_otlp_writes_nothing() {
 #[test]
 fn lines_of_some_items_are_theirs() {
     let messages = [message(&request(vec![], vec![LogRecord::default(); 4]))];
-    let body = Body::write(&messages, 0);
+    let body = Body::write(&messages, 0, Flavor::Elasticsearch);
     let line = |item: usize| body.bytes.slice(body.items[item].lines.clone());
     assert_eq!(body.lines(&[0, 1, 2, 3]), body.bytes);
     assert_eq!(body.lines(&[1, 2]), [line(1), line(2)].concat());

@@ -1,6 +1,9 @@
 //! The sending loop against a server that answers as each story wants: faults that a real one cannot be made to show.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use axum::{Router, body::Bytes, extract::State, http::Method as HttpMethod, http::StatusCode};
 use opentelemetry_proto::tonic::{
@@ -75,12 +78,16 @@ struct Story {
 }
 
 async fn story(answers: impl IntoIterator<Item = (u16, String)>) -> Story {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let story = story_at(listener.local_addr().unwrap(), answers);
+    story.serve(listener);
+    story
+}
+
+fn story_at(address: SocketAddr, answers: impl IntoIterator<Item = (u16, String)>) -> Story {
     let server = Server { answers: answers.into_iter().collect(), requests: Vec::new() };
     let script: Script = Arc::new(Mutex::new(server));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let app = Router::new().fallback(serve).with_state(Arc::clone(&script));
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    let url = format!("http://{address}");
     let buried = Arc::<Buried>::default();
     let options = ElasticsearchOptions { urls: vec![url], ..ElasticsearchOptions::default() };
     let elasticsearch = Elasticsearch::connect(options, buried.clone(), Metrics::new()).unwrap();
@@ -100,6 +107,20 @@ fn message(records: usize) -> Message {
 }
 
 impl Story {
+    fn serve(&self, listener: TcpListener) {
+        let app = Router::new().fallback(serve).with_state(Arc::clone(&self.script));
+        tokio::spawn(async move { axum::serve(listener, app).await });
+    }
+
+    async fn trouble(&self) -> String {
+        loop {
+            if let Some(trouble) = self.elasticsearch.trouble.message() {
+                return trouble;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     async fn write(&self, messages: &[Message]) -> Written {
         let write = self.elasticsearch.write(messages);
         tokio::time::timeout(Duration::from_secs(30), write).await.expect("the write ends").unwrap()
@@ -156,9 +177,7 @@ async fn a_missing_permission_stops_the_line_until_it_is_given() {
     let messages = [message(1)];
     let write = story.write(&messages);
     let watch = async {
-        while story.elasticsearch.trouble.message().is_none() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        story.trouble().await;
         story.elasticsearch.ready().await.unwrap_err().to_string()
     };
     let (written, trouble) = tokio::join!(write, watch);
@@ -166,6 +185,22 @@ async fn a_missing_permission_stops_the_line_until_it_is_given() {
     assert_eq!((written.stored, story.requests().len()), (1, 2));
     assert_eq!(story.elasticsearch.trouble.message(), None);
     assert!(story.buried.0.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_away_is_waited_for() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let story = story_at(address, []);
+    let messages = [message(1)];
+    let write = story.write(&messages);
+    let come_back = async {
+        let trouble = story.trouble().await;
+        assert!(trouble.starts_with("cannot set up the index: "), "{trouble}");
+        assert!(story.elasticsearch.ready().await.is_err());
+        story.serve(TcpListener::bind(address).await.unwrap());
+    };
+    let (written, ()) = tokio::join!(write, come_back);
+    assert_eq!((written.stored, story.elasticsearch.trouble.message()), (1, None));
 }
 
 #[tokio::test]
