@@ -7,10 +7,13 @@
 //! index publishes what is open. What does not finish in time is durable in the queue and read again at the next start.
 
 mod cluster;
+mod data;
 mod listen;
+mod rules;
 mod standalone;
 mod task;
 mod tls;
+mod watched;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -23,16 +26,19 @@ use self::{
     listen::{Listeners, serve_grpc, serve_http},
     task::Task,
     tls::Certificates,
+    watched::WatchedQueue,
 };
 use crate::{
     api::{self, health::Health, search::Search},
-    config::{Config, Mode},
-    drain::{Drain, DrainOptions, Sift},
+    config::{Config, Mode, Role},
+    control::{self, Control},
+    drain::{Drain, DrainOptions},
     error::Error,
     index::{IndexReader, IndexWriter},
     ingest::{self, Ingest},
     metrics::Metrics,
     queue::{QueueReader, QueueWriter},
+    sift::Sift,
     ui,
 };
 
@@ -46,8 +52,8 @@ struct Steps {
     queue_writer: Option<Arc<dyn QueueWriter>>,
     /// queue → drain → index
     drain: Option<DrainParts>,
-    /// index → query
-    index_reader: Option<Arc<dyn IndexReader>>,
+    /// index → query; without the role query it is only asked how it is
+    index: Option<Arc<dyn IndexReader>>,
 }
 
 /// What the drain joins.
@@ -62,6 +68,7 @@ pub struct App {
     http: Router,
     grpc: Routes,
     drain: Option<Drain>,
+    control: Arc<Control>,
     health: Arc<Health>,
     stop_timeout: Duration,
 }
@@ -92,40 +99,54 @@ impl App {
         let listeners = Listeners::open(config).await?;
         let metrics = Metrics::new();
         let steps = match config.mode() {
-            Mode::Standalone => standalone::compose(config, &metrics).await?,
-            Mode::Cluster => cluster::compose(config, &metrics).await?,
+            Mode::Standalone => standalone::compose(config, &metrics)?,
+            Mode::Cluster => cluster::compose(config, &metrics)?,
         };
-        Self::join(config, listeners, steps, metrics)
+        let control = Control::new(rules::store(config)?, metrics.clone());
+        Self::join(config, listeners, steps, control, metrics)
     }
 
     /// Joins the steps, last to first.
-    fn join(config: &Config, listeners: Listeners, steps: Steps, metrics: Arc<Metrics>) -> Result<Self, Error> {
+    fn join(
+        config: &Config,
+        listeners: Listeners,
+        steps: Steps,
+        control: Arc<Control>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Error> {
         let mut health = Health::default();
         // query
-        let search = steps.index_reader.map(|reader| {
-            let probed = reader.clone();
+        if let Some(index) = steps.index.clone() {
             health.add("index", move || {
-                let reader = probed.clone();
-                async move { reader.ready().await.map_err(|error| error.to_string()) }
+                let index = index.clone();
+                async move { index.ready().await.map_err(|error| error.to_string()) }
             });
-            Search::new(reader, metrics.clone())
-        });
+        }
+        let index = steps.index.filter(|_| config.has(Role::Query));
+        let search = index.map(|index| Search::new(index, metrics.clone()));
         // queue → drain → index
         let drain = steps.drain.map(|DrainParts { reader, writer }| {
-            let sift: Sift = Arc::new(|message| message);
-            Drain::new(reader, sift, writer, metrics.clone(), drain_options(config))
+            let sift = Sift::new(control.watch());
+            Drain::new(reader, Arc::new(move |message| sift.sift(message)), writer, metrics.clone(), drain_options(config))
+        });
+        // ingest → queue
+        let ingest = steps.queue_writer.map(|writer| {
+            let writer = Arc::new(WatchedQueue::new(writer));
+            let watched = writer.clone();
+            health.add("queue", move || std::future::ready(watched.ready()));
+            Ingest::new(writer, ingest_options(config), metrics.clone())
         });
         // Doors.
         let health = Arc::new(health);
-        let mut http = api::router(search, health.clone(), metrics.clone()).merge(ui::router());
-        let mut grpc = Routes::default();
-        // ingest → queue
-        if let Some(writer) = steps.queue_writer {
-            let ingest = Ingest::new(writer, ingest_options(config), metrics);
+        let mut http = api::router(search, health.clone(), metrics)
+            .merge(control::http::router(control.clone()))
+            .merge(ui::router());
+        let mut grpc = Routes::default().add_service(control::push::service(control.clone()));
+        if let Some(ingest) = ingest {
             http = http.merge(ingest::http::router(ingest.clone()));
             grpc = grpc.add_service(ingest::grpc::service(ingest));
         }
-        Ok(Self { listeners, http, grpc, drain, health, stop_timeout: config.stop_timeout() })
+        Ok(Self { listeners, http, grpc, drain, control, health, stop_timeout: config.stop_timeout() })
     }
 
     /// Where the server listens, with the real ports.
@@ -170,6 +191,7 @@ impl App {
         // First to last.
         let deadline = Instant::now() + self.stop_timeout;
         self.health.stop();
+        self.control.close();
         close_doors.send_replace(true);
         for door in grpc.into_iter().chain([http]) {
             // A client that holds on to its connection is no failure of the server.

@@ -165,8 +165,8 @@ pub struct Kafka {
     pub group: String,
     /// Partitions of the topic when the server has to create it. Default: 6.
     pub partitions: i32,
-    /// Copies of each partition when the server has to create the topic. Default: 1; 3 for anything that matters.
-    pub replication: i32,
+    /// Copies of each partition when the server has to create the topic. Default: the brokers' own.
+    pub replication: Option<i32>,
     /// Further properties of librdkafka, such as `security.protocol`; they win over the server's own.
     pub properties: BTreeMap<String, String>,
 }
@@ -187,6 +187,12 @@ pub struct Elasticsearch {
     pub password: Option<Secret>,
     /// A PEM file with the authority that signed the nodes' certificates, beside the well-known ones.
     pub ca: Option<PathBuf>,
+    /// Whether to put the index template and the data stream in place. Default: true.
+    pub setup: bool,
+    /// Primary shards of each backing index. Default: the cluster's.
+    pub shards: Option<u32>,
+    /// Copies of each shard. Default: the cluster's.
+    pub replicas: Option<u32>,
 }
 
 /// `[etcd]`
@@ -228,7 +234,7 @@ impl Default for Kafka {
             topic: "otlp_logs".into(),
             group: "logsink".into(),
             partitions: 6,
-            replication: 1,
+            replication: None,
             properties: BTreeMap::new(),
         }
     }
@@ -243,6 +249,9 @@ impl Default for Elasticsearch {
             username: None,
             password: None,
             ca: None,
+            setup: true,
+            shards: None,
+            replicas: None,
         }
     }
 }
@@ -398,7 +407,7 @@ impl Config {
             ensure((1..=10_000).contains(&kafka.partitions), "kafka.partitions", || {
                 "is not between 1 and 10000".into()
             })?;
-            ensure((1..=32).contains(&kafka.replication), "kafka.replication", || "is not between 1 and 32".into())?;
+            ensure(kafka.replication.is_none_or(|copies| (1..=32).contains(&copies)), "kafka.replication", || "is not between 1 and 32".into())?;
         }
         if let Some(elastic) = &self.elasticsearch {
             urls("elasticsearch.urls", &elastic.urls, "http://127.0.0.1:9200")?;

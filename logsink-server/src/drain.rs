@@ -349,6 +349,7 @@ async fn read(reader: &mut dyn QueueReader, at: Instant, bytes_max: usize) -> Re
 
 /// Writes messages to the index, however often it takes.
 async fn write(index: Arc<dyn IndexWriter>, messages: Vec<Message>, bytes: usize, metrics: Arc<Metrics>) -> Finished {
+    let started = Instant::now();
     let mut delay = RETRY_DELAY_MIN;
     let written = loop {
         match index.write(&messages).await {
@@ -361,6 +362,9 @@ async fn write(index: Arc<dyn IndexWriter>, messages: Vec<Message>, bytes: usize
             }
         }
     };
+    metrics.index_stored.inc_by(written.stored);
+    metrics.index_dropped.inc_by(written.dropped);
+    metrics.index_write_seconds.observe(started.elapsed().as_secs_f64());
     let positions = messages.iter().map(|message| (message.position, message.epoch)).collect();
     Finished { positions, bytes, written }
 }

@@ -1,8 +1,88 @@
-//! Cluster: Kafka, Elasticsearch and etcd.
-use super::Steps;
-use crate::{config::Config, error::Error, metrics::Metrics};
+//! Cluster: Kafka, Elasticsearch and etcd, each only where a role needs it. All of them may be away when the server starts.
+
 use std::sync::Arc;
 
-pub(super) async fn compose(_config: &Config, _metrics: &Arc<Metrics>) -> Result<Steps, Error> {
-    Ok(Steps { queue_writer: None, drain: None, index_reader: None })
+use super::{DrainParts, Steps};
+use crate::{
+    config::{self, Config, Role},
+    error::Error,
+    index::elasticsearch::{Auth, Elasticsearch, ElasticsearchOptions},
+    metrics::Metrics,
+    queue::{
+        BoxFuture, DeadLetters, Message, QueueError,
+        kafka::{KafkaDeadLetters, KafkaOptions, KafkaReader, KafkaWriter},
+    },
+};
+
+/// What goes around the largest request in a Kafka message: headers, and the batch that holds it.
+const MESSAGE_OVERHEAD_BYTES: usize = 1 << 20;
+
+pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, Error> {
+    let kafka = config.kafka.as_ref().map(|kafka| (kafka_options(kafka, config), kafka.group.as_str()));
+    let drain = kafka.as_ref().filter(|_| config.has(Role::Drain));
+    let mut steps = Steps { queue_writer: None, drain: None, index: None };
+
+    // index, for searches and for the drain
+    if let Some(elastic) = config.elasticsearch.as_ref().filter(|_| drain.is_some() || config.has(Role::Query)) {
+        let dead: Arc<dyn DeadLetters> = match drain {
+            Some((options, _)) => Arc::new(KafkaDeadLetters::connect(options)?),
+            None => Arc::new(NoDrain),
+        };
+        let options = elasticsearch_options(elastic, kafka.as_ref().map(|(options, _)| options.topic.clone()));
+        let index = Arc::new(Elasticsearch::connect(options, dead, metrics.clone())?);
+        steps.index = Some(index.clone());
+        // queue → drain
+        if let Some((options, group)) = drain {
+            let reader = KafkaReader::connect(options, group)?;
+            steps.drain = Some(DrainParts { reader: Box::new(reader), writer: index });
+        }
+    }
+    // ingest → queue
+    if let Some((options, _)) = kafka.as_ref().filter(|_| config.has(Role::Ingest)) {
+        steps.queue_writer = Some(Arc::new(KafkaWriter::connect(options)?));
+    }
+    Ok(steps)
+}
+
+fn kafka_options(kafka: &config::Kafka, config: &Config) -> KafkaOptions {
+    let defaults = KafkaOptions::default();
+    KafkaOptions {
+        brokers: kafka.brokers.clone(),
+        topic: kafka.topic.clone(),
+        partitions: kafka.partitions,
+        replication: kafka.replication.unwrap_or(defaults.replication),
+        message_bytes_max: config.ingest.request_bytes_max.as_usize() + MESSAGE_OVERHEAD_BYTES,
+        properties: kafka.properties.clone(),
+    }
+}
+
+fn elasticsearch_options(elastic: &config::Elasticsearch, topic: Option<String>) -> ElasticsearchOptions {
+    let defaults = ElasticsearchOptions::default();
+    let auth = match (&elastic.api_key, &elastic.username, &elastic.password) {
+        (Some(key), _, _) => Auth::ApiKey(key.0.clone()),
+        (None, Some(username), Some(password)) => {
+            Auth::Basic { username: username.clone(), password: password.0.clone() }
+        }
+        (None, _, _) => Auth::None,
+    };
+    ElasticsearchOptions {
+        urls: elastic.urls.clone(),
+        data_stream: elastic.data_stream.clone(),
+        auth,
+        ca: elastic.ca.clone(),
+        shards: elastic.shards,
+        replicas: elastic.replicas,
+        setup: elastic.setup,
+        queue: topic.unwrap_or(defaults.queue),
+        ..defaults
+    }
+}
+
+/// The dead letters of a process that writes nothing to the index.
+struct NoDrain;
+
+impl DeadLetters for NoDrain {
+    fn put(&self, _: &Message, _: Option<u32>, _: &str, _: &[u8]) -> BoxFuture<'_, Result<(), QueueError>> {
+        Box::pin(async { Err(QueueError::Failed("this process has not the role \"drain\"".into())) })
+    }
 }

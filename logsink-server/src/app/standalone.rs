@@ -7,9 +7,9 @@
 //! | `dead` | what is not OTLP, with the reason |
 //! | `rules` | rule documents |
 
-use std::{fs, os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
+use std::sync::Arc;
 
-use super::{DrainParts, Steps};
+use super::{DrainParts, Steps, data};
 use crate::{
     config::Config,
     error::Error,
@@ -18,9 +18,8 @@ use crate::{
     queue::disk::{self, DiskDeadLetters, DiskDeadLettersOptions, DiskOptions},
 };
 
-pub(super) async fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, Error> {
-    let dir = config.data_dir()?;
-    make_writable(&dir)?;
+pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, Error> {
+    let dir = data::open(config)?;
     let dead = Arc::new(DiskDeadLetters::open(&dir.join("dead"), DiskDeadLettersOptions::default())?);
     let index = Embedded::open(EmbeddedOptions {
         retention_age: Some(config.retention.age.0),
@@ -38,17 +37,8 @@ pub(super) async fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<S
     Ok(Steps {
         queue_writer: Some(Arc::new(writer)),
         drain: Some(DrainParts { reader: Box::new(reader), writer: index.clone() }),
-        index_reader: Some(index),
+        index: Some(index),
     })
-}
-
-/// Makes the directory, for its owner's eyes only, and sees whether files can be made in it: better now than with the
-/// first event.
-fn make_writable(dir: &Path) -> Result<(), Error> {
-    let wrong = |action| move |source| Error::File { action, path: dir.into(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(wrong("create the data directory"))?;
-    let probe = dir.join(format!(".probe-{}", std::process::id()));
-    fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(wrong("write to the data directory"))
 }
 
 /// The store counts by itself.

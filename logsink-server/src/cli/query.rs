@@ -43,7 +43,7 @@ pub struct QueryArgs {
     #[arg(long)]
     json: bool,
     /// The server to ask
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4318")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4318", env = "LOGSINK_SERVER_URL")]
     server: String,
 }
 

@@ -92,9 +92,12 @@ pub fn run(args: ServeArgs) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("logsink-server").build();
     let runtime = runtime.map_err(|error| Error::Failed(format!("cannot start the runtime: {error}")))?;
     let result = runtime.block_on(async {
-        let (stop, stopped) = watch::channel(false);
+        let (stop, mut stopped) = watch::channel(false);
         on_signals(stop)?;
-        let app = App::start(&config).await?;
+        let app = tokio::select! {
+            app = App::start(&config) => app?,
+            _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+        };
         announce(&config, &app);
         if let Some(path) = &args.ports_file {
             app.write_ports(path)?;

@@ -20,6 +20,8 @@ pub const FILES: [&str; 2] = ["logsink-server.toml", "/etc/logsink/server.toml"]
 pub const ENV_PREFIX: &str = "LOGSINK_SERVER_";
 /// `LOGSINK_SERVER_CONFIG` names the file, as `--config` does.
 const ENV_CONFIG: &str = "LOGSINK_SERVER_CONFIG";
+/// Which server the commands ask; no setting of a server.
+const ENV_URL: &str = "LOGSINK_SERVER_URL";
 
 /// How the text of an environment variable becomes a value.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +35,7 @@ enum Kind {
 
 /// Every setting that the environment can give. The variable's name is the path in capitals with `_` for the dots:
 /// `listen.grpc` is `LOGSINK_SERVER_LISTEN_GRPC`.
-const SETTINGS: [(&str, Kind); 32] = [
+const SETTINGS: [(&str, Kind); 35] = [
     ("mode", Kind::Text),
     ("roles", Kind::List),
     ("data_dir", Kind::Text),
@@ -64,6 +66,9 @@ const SETTINGS: [(&str, Kind); 32] = [
     ("elasticsearch.username", Kind::Text),
     ("elasticsearch.password", Kind::Text),
     ("elasticsearch.ca", Kind::Text),
+    ("elasticsearch.setup", Kind::Bool),
+    ("elasticsearch.shards", Kind::Int),
+    ("elasticsearch.replicas", Kind::Int),
     ("etcd.endpoints", Kind::List),
     ("config", Kind::Text),
 ];
@@ -119,7 +124,7 @@ fn variables(
 ) -> Result<Vec<(String, &'static str, Kind, String)>, ConfigError> {
     let mut found = Vec::new();
     for (name, text) in environment {
-        let Some(name) = name.to_str().filter(|name| name.starts_with(ENV_PREFIX)) else { continue };
+        let Some(name) = name.to_str().filter(|name| name.starts_with(ENV_PREFIX) && *name != ENV_URL) else { continue };
         let wrong = |message: String| ConfigError { field: name.to_owned(), message };
         let setting = SETTINGS.iter().find(|(setting, _)| variable(setting) == name);
         let (setting, kind) = setting.ok_or_else(|| {
@@ -256,6 +261,7 @@ mod tests {
             ("LOGSINK_SERVER_KAFKA_BROKERS", "a:1, b:2"),
             ("LOGSINK_SERVER_INSECURE", "true"),
             ("LOGSINK_ENDPOINT", "belongs to the library"),
+            ("LOGSINK_SERVER_URL", "belongs to the commands"),
         ]);
         let config = load(Some(file.path()), variables).unwrap().config;
         assert_eq!(config.data_dir.as_deref(), Some(Path::new("/a")));
