@@ -52,7 +52,7 @@ fn rules_hot_swap_shows_a_silenced_callsite_becoming_free() {
     let mut example = command("rules-hot-swap", dir.path());
     example.env("LOGSINK_ENDPOINT", server.grpc_url()).stdin(Stdio::null());
     let example = Process::start(&mut example, &log);
-    let costs = || {
+    let costs = || -> Result<(f64, f64), String> {
         let text = example.stderr();
         let line = text.lines().rfind(|line| line.starts_with("an event costs")).ok_or("nothing said yet")?;
         let mut numbers = line.split_whitespace().filter_map(|word| word.parse::<f64>().ok());

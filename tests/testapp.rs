@@ -18,8 +18,8 @@ use std::{
 use logsink::Guard;
 
 /// Rounds and events per round of `cost`: enough that the best round is not disturbed by neighbours.
-const COST_ROUNDS: usize = 50;
-const COST_EVENTS: u32 = 2_000;
+const COST_ROUNDS: usize = 20;
+const COST_EVENTS: u32 = 200;
 
 fn main() -> ExitCode {
     let guard = match logsink::init() {
