@@ -16,7 +16,7 @@ fn the_server_names_the_setting_that_is_wrong() {
     for (text, words) in [
         ("colour = \"red\"", "colour"),
         ("[listen]\ngrpc = \"0.0.0.0:4317\"", "listen.grpc"),
-        ("[listen]\ngrpc = \"here\"", "listen.grpc"),
+        ("[listen]\ngrpc = \"here\"", "line 2"),
         ("mode = \"cluster\"", "kafka"),
         ("[kafka]\nbrokers = []\n[elasticsearch]\nurls = [\"http://127.0.0.1:9200\"]", "kafka.brokers"),
         ("[retention", "line 1"),

@@ -12,7 +12,7 @@ use logsink_tests::{
 
 /// Silences the chatter's noisy half.
 const QUIET: &str = "[[rule]]\nname = \"quiet\"\nwhen = 'target=noisy'\nthen = \"drop\"\n";
-/// Wrong in line 3: the operator is not one.
+/// Wrong in line 3: `>>` is no operator.
 const BROKEN: &str = "[[rule]]\nname = \"broken\"\nwhen = 'level>>warn'\nthen = \"drop\"\n";
 /// What a rule may take from `put` to its effect.
 const WITHIN: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ fn a_rule_in_etcd_silences_two_processes_within_a_second() {
     // A broken document is refused with its place, and changes nothing: not in etcd, not in the processes.
     let file = write(dir.path(), BROKEN);
     let words = refuse(command(&["rules", "put", "--service", &service, "--etcd", &etcd()]).arg(&file), 1);
-    assert!(words.contains("line 3, column 15"), "{words}");
+    assert!(words.contains("line 3, column 14"), "{words}");
     let kept = succeed(&mut command(&["rules", "get", "--service", &service, "--etcd", &etcd()]));
     assert_eq!(kept.trim(), QUIET.trim());
     for app in &mut apps {
@@ -63,7 +63,7 @@ fn a_rule_put_to_the_server_is_pushed_to_its_senders() {
     let file = write(dir.path(), BROKEN);
     let words =
         refuse(command(&["rules", "put", "--service", &service, "--server", &server.http_url("")]).arg(&file), 1);
-    assert!(words.contains("line 3, column 15"), "{words}");
+    assert!(words.contains("line 3, column 14"), "{words}");
     assert_eq!(server.rules(&["get", "--service", &service]).trim(), QUIET.trim());
     assert_disabled(&mut apps[0]);
 }
@@ -88,7 +88,7 @@ fn a_rules_file_is_watched_and_check_says_what_is_wrong_with_it() {
     });
     succeed(command(&["rules", "check"]).arg(&path));
     let words = refuse(command(&["rules", "check"]).arg(write(dir.path(), BROKEN)), 1);
-    assert!(words.contains("line 3, column 15"), "{words}");
+    assert!(words.contains("line 3, column 14"), "{words}");
 }
 
 /// The applications chatter; `change` puts [`QUIET`]. Within a second nothing of `noisy` is emitted any more while `calm`

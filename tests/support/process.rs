@@ -136,12 +136,12 @@ pub fn refuse(command: &mut Command, code: i32) -> String {
     stderr
 }
 
-/// One line for a person: not a panic, not a Rust value in its debug form.
+/// One line for a person, beside what the server logs about its start: not a panic, not a Rust value in its debug form.
 ///
 /// # Panics
 /// When it is not.
 pub fn one_sentence(stderr: &str) {
-    let lines: Vec<_> = stderr.trim().lines().collect();
+    let lines: Vec<_> = stderr.trim().lines().filter(|line| !line.contains(" INFO ")).collect();
     assert_eq!(lines.len(), 1, "one sentence is wanted:\n{stderr}");
     for ugly in ["panicked", "Error {", "Err(", "Some(", "Os {"] {
         assert!(!stderr.contains(ugly), "not a sentence for a person: {stderr}");
