@@ -139,7 +139,7 @@ function row(hit) {
   line.append(element("span", "message", hit.message.trimStart().split("\n", 1)[0].slice(0, PREVIEW_CHARS_MAX)));
   for (const [key, value] of Object.entries(hit.attributes).slice(0, 12)) {
     if (key.startsWith("code.") || key.startsWith("thread.")) continue;
-    line.append(element("span", "key", `${key}=`), element("span", "value", text(value).slice(0, 120)));
+    line.append(" ", element("span", "key", `${key}=`), element("span", "value", text(value).slice(0, 120)));
   }
   const service = element("span", "service", hit.service);
   service.title = hit.service;
