@@ -75,18 +75,6 @@ impl Message {
         })
         .map(drop)
     }
-
-    /// The record with this index.
-    pub(super) fn record(&self, index: u32) -> Option<RecordView<'_>> {
-        let mut found = None;
-        self.for_each_row(&mut |key, record| {
-            if key.index == index {
-                found = Some(record);
-            }
-        })
-        .ok()?;
-        found
-    }
 }
 
 /// What a message costs in memory beside its bytes: keeps a flood of tiny ones within the block's bound too.
