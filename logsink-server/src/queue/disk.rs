@@ -7,7 +7,11 @@
 mod dead;
 mod header;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use logsink::spool::{self, Frame, Reader, Releaser, Spool, SpoolError};
 use tokio::task::JoinHandle;
@@ -59,7 +63,9 @@ pub struct DiskWriter {
 }
 
 impl QueueWriter for DiskWriter {
-    fn append(&self, batch: Batch) -> BoxFuture<'_, Result<(), QueueError>> {
+    fn append(&self, mut batch: Batch) -> BoxFuture<'_, Result<(), QueueError>> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        batch.headers.appended_ms = i64::try_from(now.as_millis()).ok();
         let header = header::encode(&batch.headers);
         // The log copies: nothing of the batch is held while the disk works.
         let appended = self.spool.append(&[&header, &batch.payload]);

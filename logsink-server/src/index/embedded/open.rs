@@ -19,8 +19,10 @@ pub(super) struct Message {
     payload: Bytes,
     /// Ascending indexes of records that are not to be stored.
     dropped: Vec<u32>,
-    /// The time of a record that has none of its own: when it was written here.
+    /// When it was written here.
     written_ns: i64,
+    /// The time of a record that has none of its own: when the queue took it.
+    appended_ns: i64,
     pub(super) rows: usize,
     pub(super) time_min_ns: i64,
     pub(super) time_max_ns: i64,
@@ -35,6 +37,10 @@ impl Message {
         let mut taken = Self {
             payload: message.payload.clone(),
             dropped: message.dropped.clone(),
+            appended_ns: match message.headers.appended_ns() {
+                0 => now_ns,
+                time => i64::try_from(time).unwrap_or(i64::MAX - 1),
+            },
             ..Self::nothing(message.position.offset, now_ns)
         };
         let (mut rows, mut min, mut max) = (0, i64::MAX, i64::MIN);
@@ -55,6 +61,7 @@ impl Message {
             payload: Bytes::new(),
             dropped: Vec::new(),
             written_ns: now_ns,
+            appended_ns: now_ns,
             rows: 0,
             time_min_ns: i64::MAX,
             time_max_ns: i64::MIN,
@@ -66,7 +73,7 @@ impl Message {
         otlp::for_each_record(&self.payload, &mut |record| {
             if self.dropped.binary_search(&record.index).is_err() {
                 let time_ns = match record.time_ns() {
-                    0 => self.written_ns,
+                    0 => self.appended_ns,
                     // A search's end is exclusive: the last nanosecond of all could not be found.
                     time => i64::try_from(time).unwrap_or(i64::MAX).min(i64::MAX - 1),
                 };
