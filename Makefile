@@ -51,9 +51,9 @@ test: ## real Kafka, Elasticsearch and etcd on free ports, every test, and the s
 	@dev/setup test
 	@FEATURES=$(FEATURES) dev/test $(TEST)
 
-test-unit: ## the tests that need no server
+test-unit: ## the unit tests, which need no server
 	@dev/setup build
-	cargo test --workspace --exclude logsink-tests --features $(FEATURES)
+	cargo test --workspace --features $(FEATURES) --lib --bins
 
 bench: ## the benches below benches/
 	@dev/setup build
