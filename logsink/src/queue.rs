@@ -145,13 +145,6 @@ pub(crate) struct Producer {
     shared: Arc<Shared>,
 }
 
-impl Producer {
-    /// Asks the worker to come now.
-    pub(crate) fn wake(&self) {
-        self.shared.signal.wake();
-    }
-}
-
 /// The worker's end.
 pub(crate) struct Consumer {
     shared: Arc<Shared>,

@@ -89,12 +89,12 @@ fn runs_split_into_records() {
 
 #[test]
 fn a_wait_ends_by_a_wake_before_or_during_it() {
-    let (producer, consumer) = channel(CHUNK_BYTES);
+    let (_producer, consumer) = channel(CHUNK_BYTES);
     let forever = Duration::from_secs(60);
     let start = Instant::now();
-    producer.wake();
-    consumer.wait(forever);
     let waker = consumer.waker();
+    waker.wake();
+    consumer.wait(forever);
     let waiter = thread::spawn(move || consumer.wait(forever));
     waker.wake();
     waiter.join().unwrap();
