@@ -127,7 +127,13 @@ impl App {
         // queue → drain → index
         let drain = steps.drain.map(|DrainParts { reader, writer }| {
             let sift = Sift::new(control.watch());
-            Drain::new(reader, Arc::new(move |message| sift.sift(message)), writer, metrics.clone(), drain_options(config))
+            Drain::new(
+                reader,
+                Arc::new(move |message| sift.sift(message)),
+                writer,
+                metrics.clone(),
+                drain_options(config),
+            )
         });
         // ingest → queue
         let ingest = steps.queue_writer.map(|writer| {
@@ -177,9 +183,8 @@ impl App {
         let Listeners { grpc, http, addresses, certificates } = self.listeners;
         let closing = doors_closing.clone();
         let mut http = Task::spawn("http", serve_http(http, addresses.http, certificates.clone(), self.http, closing));
-        let mut grpc = grpc.map(|listener| {
-            Task::spawn("grpc", serve_grpc(listener, certificates, self.grpc, doors_closing))
-        });
+        let mut grpc =
+            grpc.map(|listener| Task::spawn("grpc", serve_grpc(listener, certificates, self.grpc, doors_closing)));
 
         let ended = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => Ok(()),

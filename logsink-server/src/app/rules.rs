@@ -17,6 +17,7 @@ pub(super) fn store(config: &Config) -> Result<Arc<dyn RuleStore>, Error> {
         Some(dir) => dir.clone(),
         None => data::open(config)?.join("rules"),
     };
-    let store = FileStore::open(&dir).map_err(|source| Error::File { action: "use the rules directory", path: dir, source })?;
+    let store =
+        FileStore::open(&dir).map_err(|source| Error::File { action: "use the rules directory", path: dir, source })?;
     Ok(Arc::new(store))
 }

@@ -10,7 +10,10 @@ use tokio::{net::TcpStream, sync::watch, task::JoinHandle};
 
 use super::App;
 use crate::{
-    config::{Config, units::{Address, Span}},
+    config::{
+        Config,
+        units::{Address, Span},
+    },
     error::Error,
 };
 
@@ -105,7 +108,11 @@ async fn the_doors_answer() {
     server.send("hello").await;
     server.find("", 1).await;
     let (status, ready) = server.get("/readyz").await;
-    assert_eq!((status, serde_json::from_str::<Value>(&ready).unwrap()["ready"].as_bool()), (200, Some(true)), "{ready}");
+    assert_eq!(
+        (status, serde_json::from_str::<Value>(&ready).unwrap()["ready"].as_bool()),
+        (200, Some(true)),
+        "{ready}"
+    );
     assert_eq!(server.get("/livez").await.0, 200);
     let (_, metrics) = server.get("/metrics").await;
     assert!(metrics.contains("logsink_ingest_records_total 1"), "{metrics}");

@@ -124,7 +124,9 @@ fn variables(
 ) -> Result<Vec<(String, &'static str, Kind, String)>, ConfigError> {
     let mut found = Vec::new();
     for (name, text) in environment {
-        let Some(name) = name.to_str().filter(|name| name.starts_with(ENV_PREFIX) && *name != ENV_URL) else { continue };
+        let Some(name) = name.to_str().filter(|name| name.starts_with(ENV_PREFIX) && *name != ENV_URL) else {
+            continue;
+        };
         let wrong = |message: String| ConfigError { field: name.to_owned(), message };
         let setting = SETTINGS.iter().find(|(setting, _)| variable(setting) == name);
         let (setting, kind) = setting.ok_or_else(|| {
