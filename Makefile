@@ -35,7 +35,8 @@ clippy: ## lints, warnings are errors: everything with all transports, and the l
 	cargo clippy -p logsink --lib -- -D warnings
 
 doc: ## documentation, warnings are errors
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps -p logsink -p logsink-server --features $(FEATURES)
+	# The server is a program: its reader has the source, private items and all.
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --no-deps -p logsink -p logsink-server --features $(FEATURES)
 
 deny: ## licences, sources and bans of the dependencies; advisories where their database can be reached
 	@dev/setup check
