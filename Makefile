@@ -35,7 +35,7 @@ clippy: ## lints, warnings are errors: everything with all transports, and the l
 	cargo clippy -p logsink --lib -- -D warnings
 
 doc: ## documentation, warnings are errors
-	# The server is a program: its reader has the source, private items and all.
+	@# The server is a program: its reader has the source, private items and all.
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --no-deps -p logsink -p logsink-server --features $(FEATURES)
 
 deny: ## licences, sources and bans of the dependencies; advisories where their database can be reached
