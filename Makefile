@@ -4,9 +4,9 @@
 .PHONY: help demo build check fmt clippy doc deny msrv deploy-check test test-unit bench stack stack-stop clean
 SHELL := /bin/bash
 
-# Everything but Kafka's SASL_SSL, which needs OpenSSL's headers. In this form cargo builds one set of artifacts for
-# every recipe.
-FEATURES := logsink/kafka,logsink/etcd,logsink/opentelemetry
+# Everything but Kafka's SASL_SSL, which needs OpenSSL's headers, and the tests that need real servers. In this form cargo
+# builds one set of artifacts for every recipe.
+FEATURES := logsink/kafka,logsink/etcd,logsink/opentelemetry,logsink-server/real-servers
 # Where cargo-deny and the like are kept; the servers for the tests are in STACK_HOME [~/.cache/logsink-stack].
 export LOGSINK_CACHE ?= $(HOME)/.cache/logsink-dev
 
@@ -35,7 +35,8 @@ clippy: ## lints, warnings are errors: everything with all transports, and the l
 	cargo clippy -p logsink --lib -- -D warnings
 
 doc: ## documentation, warnings are errors
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps -p logsink -p logsink-server --features $(FEATURES)
+	@# The server is a program: its reader has the source, private items and all.
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --no-deps -p logsink -p logsink-server --features $(FEATURES)
 
 deny: ## licences, sources and bans of the dependencies; advisories where their database can be reached
 	@dev/setup check
@@ -51,9 +52,9 @@ test: ## real Kafka, Elasticsearch and etcd on free ports, every test, and the s
 	@dev/setup test
 	@FEATURES=$(FEATURES) dev/test $(TEST)
 
-test-unit: ## the tests that need no server
+test-unit: ## the unit tests, which need no server
 	@dev/setup build
-	cargo test --workspace --exclude logsink-tests --features $(FEATURES)
+	cargo test --workspace --features $(FEATURES) --lib --bins
 
 bench: ## the benches below benches/
 	@dev/setup build

@@ -72,7 +72,7 @@ async fn order(Path(id): Path<u64>) -> Result<String, Refused> {
 #[tracing::instrument]
 fn find_order(order_id: u64) -> Result<String, Refused> {
     // A number that brings bad luck, so that there is something to look for.
-    if order_id % 13 == 0 {
+    if order_id.is_multiple_of(13) {
         let error = Refused { order_id, source: CardExpired };
         tracing::error!(error = &error as &dyn Error, "payment refused");
         return Err(error);

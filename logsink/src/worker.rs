@@ -64,6 +64,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The running worker.
 pub(crate) struct Worker {
+    #[allow(
+        clippy::disallowed_types,
+        reason = "who sends waits for the answer: as many commands as threads that flush"
+    )]
     commands: mpsc::Sender<Command>,
     waker: queue::Waker,
     hurry: Arc<Hurry>,
