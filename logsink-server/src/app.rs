@@ -119,7 +119,10 @@ impl App {
         if let Some(index) = steps.index.clone() {
             health.add("index", move || {
                 let index = index.clone();
-                async move { index.ready().await.map_err(|error| error.to_string()) }
+                async move {
+                    index.ready().await.map_err(|error| error.to_string())?;
+                    Ok(index.warnings())
+                }
             });
         }
         let index = steps.index.filter(|_| config.has(Role::Query));
@@ -139,7 +142,7 @@ impl App {
         let ingest = steps.queue_writer.map(|writer| {
             let writer = Arc::new(WatchedQueue::new(writer));
             let watched = writer.clone();
-            health.add("queue", move || std::future::ready(watched.ready()));
+            health.add("queue", move || std::future::ready(watched.ready().map(|()| Vec::new())));
             Ingest::new(writer, ingest_options(config), metrics.clone())
         });
         // Doors.
