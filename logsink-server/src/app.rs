@@ -129,7 +129,7 @@ impl App {
         let search = index.map(|index| Search::new(index, metrics.clone()));
         // queue → drain → index
         let drain = steps.drain.map(|DrainParts { reader, writer }| {
-            let sift = Sift::new(control.watch());
+            let sift = Sift::new(control.watch(), metrics.clone());
             Drain::new(
                 reader,
                 Arc::new(move |message| sift.sift(message)),

@@ -7,7 +7,13 @@
 mod dead;
 mod header;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use logsink::spool::{self, Frame, Reader, Releaser, Spool, SpoolError};
 use tokio::task::JoinHandle;
@@ -44,18 +50,25 @@ impl Default for DiskOptions {
 pub fn open(dir: &Path, options: DiskOptions, metrics: Arc<Metrics>) -> Result<(DiskWriter, DiskReader), QueueError> {
     let from = u64::try_from(options.from).unwrap_or(0);
     let layout = spool::Options { bytes_max: options.bytes_max, offset_min: from, ..spool::Options::default() };
-    let spool = Spool::open(dir, layout)?;
-    metrics.queue_disk_bytes.set(gauge(spool.bytes()));
+    let spool = Arc::new(Spool::open(dir, layout)?);
+    let committed = Arc::new(AtomicU64::new(from));
+    // Weak: the metrics must not keep the log open.
+    let (shown, before) = (Arc::downgrade(&spool), Arc::clone(&committed));
+    metrics.ask_before_showing(move |metrics| {
+        if let Some(spool) = shown.upgrade() {
+            metrics.queue_disk_bytes.set(gauge(spool.bytes()));
+            metrics.lag(PARTITION, Some(gauge(spool.durable().saturating_sub(before.load(Relaxed)))));
+        }
+    });
     let (reader, releaser) = (Some(spool.reader(from)), spool.releaser());
-    let reader = DiskReader { reader, reading: None, releaser, lost: 0, metrics: Arc::clone(&metrics) };
-    Ok((DiskWriter { spool, metrics }, reader))
+    let reader = DiskReader { reader, reading: None, releaser, committed, lost: 0, metrics };
+    Ok((DiskWriter { spool }, reader))
 }
 
 /// The writing end.
 #[derive(Debug)]
 pub struct DiskWriter {
-    spool: Spool,
-    metrics: Arc<Metrics>,
+    spool: Arc<Spool>,
 }
 
 impl QueueWriter for DiskWriter {
@@ -65,7 +78,6 @@ impl QueueWriter for DiskWriter {
         let appended = self.spool.append(&[&header, &batch.payload]);
         Box::pin(async move {
             appended?.await?;
-            self.metrics.queue_disk_bytes.set(gauge(self.spool.bytes()));
             Ok(())
         })
     }
@@ -79,6 +91,8 @@ pub struct DiskReader {
     /// A read under way. It outlives a `next` that was dropped, and the next one takes its answer.
     reading: Option<JoinHandle<Read>>,
     releaser: Releaser,
+    /// The offset before which everything is done with.
+    committed: Arc<AtomicU64>,
     /// Lost messages that were reported.
     lost: u64,
     metrics: Arc<Metrics>,
@@ -152,7 +166,9 @@ impl QueueReader for DiskReader {
 
     fn commit(&mut self, next: &[Position]) -> Result<(), QueueError> {
         for position in next.iter().filter(|position| position.partition == PARTITION) {
-            self.releaser.release(u64::try_from(position.offset).unwrap_or(0))?;
+            let offset = u64::try_from(position.offset).unwrap_or(0);
+            self.committed.fetch_max(offset, Relaxed);
+            self.releaser.release(offset)?;
         }
         Ok(())
     }
@@ -173,8 +189,8 @@ impl From<SpoolError> for QueueError {
     }
 }
 
-fn gauge(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
+fn gauge(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
