@@ -142,7 +142,10 @@ impl App {
         let ingest = steps.queue_writer.map(|writer| {
             let writer = Arc::new(WatchedQueue::new(writer));
             let watched = writer.clone();
-            health.add("queue", move || std::future::ready(watched.ready().map(|()| Vec::new())));
+            health.add("queue", move || {
+                let queue = watched.clone();
+                async move { queue.ready().await.map(|()| Vec::new()).map_err(|error| error.to_string()) }
+            });
             Ingest::new(writer, ingest_options(config), metrics.clone())
         });
         // Doors.

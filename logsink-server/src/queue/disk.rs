@@ -26,6 +26,9 @@ pub use dead::{DiskDeadLetters, DiskDeadLettersOptions};
 /// The log's only partition.
 pub const PARTITION: i32 = 0;
 
+/// More than the log puts around a frame. Too much makes the queue unready a few bytes before it is full.
+const FRAME_OVERHEAD_BYTES: u64 = 64;
+
 /// How the disk queue is laid out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskOptions {
@@ -61,14 +64,18 @@ pub fn open(dir: &Path, options: DiskOptions, metrics: Arc<Metrics>) -> Result<(
         }
     });
     let (reader, releaser) = (Some(spool.reader(from)), spool.releaser());
+    let bytes_max = options.bytes_max;
     let reader = DiskReader { reader, reading: None, releaser, committed, lost: 0, metrics };
-    Ok((DiskWriter { spool }, reader))
+    Ok((DiskWriter { spool, bytes_max, refused_bytes: AtomicU64::new(0) }, reader))
 }
 
 /// The writing end.
 #[derive(Debug)]
 pub struct DiskWriter {
     spool: Arc<Spool>,
+    bytes_max: u64,
+    /// What the last frame needs that found the log full; 0 when one was taken after it.
+    refused_bytes: AtomicU64,
 }
 
 impl QueueWriter for DiskWriter {
@@ -76,10 +83,21 @@ impl QueueWriter for DiskWriter {
         let header = header::encode(&batch.headers);
         // The log copies: nothing of the batch is held while the disk works.
         let appended = self.spool.append(&[&header, &batch.payload]);
+        let bytes = (header.len() + batch.payload.len()) as u64 + FRAME_OVERHEAD_BYTES;
+        self.refused_bytes.store(if matches!(appended, Err(SpoolError::Full { .. })) { bytes } else { 0 }, Relaxed);
         Box::pin(async move {
             appended?.await?;
             Ok(())
         })
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), QueueError>> {
+        // Senders stay away from a server that is not ready, so it cannot be an append that shows that there is room again.
+        let refused = self.refused_bytes.load(Relaxed);
+        let is_full = refused > 0 && self.spool.bytes() + refused >= self.bytes_max;
+        Box::pin(
+            async move { if is_full { Err(SpoolError::Full { bytes_max: self.bytes_max }.into()) } else { Ok(()) } },
+        )
     }
 }
 

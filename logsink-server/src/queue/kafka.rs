@@ -164,9 +164,10 @@ fn queue_error(error: &KafkaError, bytes: usize, bytes_max: usize) -> QueueError
     match error.rdkafka_error_code() {
         // The topic's limit may be below ours; it is not told.
         Some(Code::MessageSizeTooLarge) => QueueError::TooLarge { bytes, bytes_max: bytes_max.min(bytes) },
+        // The producer is replaced before the next message: worth another try.
+        Some(Code::Fatal) => QueueError::Unavailable(format!("the Kafka producer has failed: {error}")),
         Some(
-            Code::Fatal
-            | Code::Authentication
+            Code::Authentication
             | Code::SaslAuthenticationFailed
             | Code::TopicAuthorizationFailed
             | Code::GroupAuthorizationFailed

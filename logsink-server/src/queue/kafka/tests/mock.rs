@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rdkafka::{mocking::MockCluster, producer::DefaultProducerContext};
+use rdkafka::{
+    mocking::MockCluster,
+    producer::DefaultProducerContext,
+    types::{RDKafkaApiKey, RDKafkaRespErr},
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{super::*, batch};
@@ -60,4 +64,32 @@ async fn what_is_not_committed_yet_is_the_lag() {
     reader.commit(&[Position { partition: 0, offset: offsets[0] - 3 }]).unwrap();
     until_shown(&metrics, &[&line(0, 3), &line(1, offsets[1])]).await;
     timeout(DEADLINE, Box::new(reader).close()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_producer_given_up_by_librdkafka_is_replaced() {
+    let (cluster, options) = cluster();
+    // The brokers do not let it be idempotent: librdkafka never tries again with this producer.
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+    cluster.request_errors(RDKafkaApiKey::InitProducerId, &[refused]);
+    let writer = KafkaWriter::connect(&options).unwrap();
+    let error = timeout(DEADLINE, writer.append(batch(0))).await.unwrap().unwrap_err();
+    assert!(matches!(&error, QueueError::Unavailable(_)), "{error:?}");
+    timeout(DEADLINE, writer.append(batch(1))).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_topic_that_cannot_be_written_is_not_ready() {
+    let (cluster, options) = cluster();
+    let writer = KafkaWriter::connect(&options).unwrap();
+    writer.append(batch(0)).await.unwrap();
+    writer.ready().await.unwrap();
+    cluster.broker_down(1).unwrap();
+    let error = timeout(DEADLINE, writer.ready()).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("does not answer in time"), "{error}");
+    cluster.broker_up(1).unwrap();
+    let started = Instant::now();
+    while let Err(error) = writer.ready().await {
+        assert!(started.elapsed() < DEADLINE, "{error}");
+    }
 }
