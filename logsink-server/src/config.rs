@@ -121,7 +121,8 @@ pub struct Ingest {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Queue {
-    /// What the on-disk log may hold; when it is full, senders are told to try again. Default: 4 GiB.
+    /// What the on-disk log may hold; when it is full, senders are told to try again. Default: 4 GiB: a quarter of an hour
+    /// of trouble with the store, at a million events a minute.
     pub disk_bytes_max: Bytes,
 }
 
@@ -367,7 +368,6 @@ impl Config {
         let request = self.ingest.request_bytes_max;
         for (field, bytes) in [
             ("ingest.pending_bytes_max", self.ingest.pending_bytes_max),
-            ("queue.disk_bytes_max", self.queue.disk_bytes_max),
             ("drain.pending_bytes_max", self.drain.pending_bytes_max),
         ] {
             ensure(bytes >= request, field, || {
@@ -379,6 +379,13 @@ impl Config {
         })?;
         ensure(request <= Bytes::mib(512), "ingest.request_bytes_max", || {
             format!("{request} is more than a request may have: write 512MiB at most")
+        })?;
+        ensure(self.queue.disk_bytes_max >= Bytes::mib(128), "queue.disk_bytes_max", || {
+            format!("{} is too little for the events that wait for their block: write 128MiB at least", self.queue.disk_bytes_max)
+        })?;
+        // A frame of the on-disk log takes a little more than that.
+        ensure(self.mode() == Mode::Cluster || request <= Bytes::mib(16), "ingest.request_bytes_max", || {
+            format!("{request} is more than the on-disk log takes: write 16MiB at most")
         })?;
         ensure((1..=64).contains(&self.drain.concurrency), "drain.concurrency", || {
             format!("{} is not between 1 and 64", self.drain.concurrency)
@@ -483,6 +490,8 @@ mod tests {
                 "[drain]\npending_bytes_max='1MiB'",
                 "drain.pending_bytes_max: 1MiB is less than ingest.request_bytes_max",
             ),
+            ("[queue]\ndisk_bytes_max='64MiB'", "queue.disk_bytes_max: 64MiB is too little"),
+            ("[ingest]\nrequest_bytes_max='32MiB'", "ingest.request_bytes_max: 32MiB is more than the on-disk log takes"),
             ("[kafka]\nbrokers=['k']\n[elasticsearch]\nurls=['http://e']", "kafka.brokers: `k` is not host:port"),
             ("[kafka]\nbrokers=['k:1']\n[elasticsearch]\nurls=['e']", "elasticsearch.urls: `e` is not an http:// or"),
         ] {

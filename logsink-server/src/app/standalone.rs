@@ -21,11 +21,14 @@ use crate::{
 pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, Error> {
     let dir = data::open(config)?;
     let dead = Arc::new(DiskDeadLetters::open(&dir.join("dead"), DiskDeadLettersOptions::default())?);
+    let defaults = EmbeddedOptions::new(dir.join("index"));
     let index = Embedded::open(EmbeddedOptions {
+        // The log holds what is in no published block: up to two blocks, and room must remain beside them.
+        block_bytes: defaults.block_bytes.min(config.queue.disk_bytes_max.as_usize() / 4),
         retention_age: Some(config.retention.age.0),
         retention_bytes: Some(config.retention.bytes.0),
         dead_letters: Some(dead),
-        ..EmbeddedOptions::new(dir.join("index"))
+        ..defaults
     })?;
     for damage in index.damaged() {
         tracing::error!(%damage, "a block of the store is damaged: searches do without it");
