@@ -119,14 +119,17 @@ impl App {
         if let Some(index) = steps.index.clone() {
             health.add("index", move || {
                 let index = index.clone();
-                async move { index.ready().await.map_err(|error| error.to_string()) }
+                async move {
+                    index.ready().await.map_err(|error| error.to_string())?;
+                    Ok(index.warnings())
+                }
             });
         }
         let index = steps.index.filter(|_| config.has(Role::Query));
         let search = index.map(|index| Search::new(index, metrics.clone()));
         // queue → drain → index
         let drain = steps.drain.map(|DrainParts { reader, writer }| {
-            let sift = Sift::new(control.watch());
+            let sift = Sift::new(control.watch(), metrics.clone());
             Drain::new(
                 reader,
                 Arc::new(move |message| sift.sift(message)),
@@ -139,7 +142,10 @@ impl App {
         let ingest = steps.queue_writer.map(|writer| {
             let writer = Arc::new(WatchedQueue::new(writer));
             let watched = writer.clone();
-            health.add("queue", move || std::future::ready(watched.ready()));
+            health.add("queue", move || {
+                let queue = watched.clone();
+                async move { queue.ready().await.map(|()| Vec::new()).map_err(|error| error.to_string()) }
+            });
             Ingest::new(writer, ingest_options(config), metrics.clone())
         });
         // Doors.

@@ -60,4 +60,8 @@ pub trait IndexReader: Send + Sync + 'static {
     fn search<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Page, IndexError>>;
     /// Whether it can answer now; the error says what is the matter.
     fn ready(&self) -> BoxFuture<'_, Result<(), IndexError>>;
+    /// What is known to be missing from its answers, a sentence each: it works, and a person should look at it.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

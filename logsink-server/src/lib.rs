@@ -3,6 +3,8 @@
 //! Standalone it runs on an on-disk log and an embedded store; in cluster mode on Kafka and Elasticsearch. The two modes
 //! are two compositions of the same steps, put together in [`app`].
 
+#![forbid(unsafe_code)]
+
 // What all steps share; none of these imports a step.
 pub mod config;
 pub mod error;

@@ -94,6 +94,13 @@ pub struct Partition {
     pub partition: i32,
 }
 
+/// The label of what is counted for each rule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Rule {
+    /// Its name, as its document has it: as many as people have written. Rules of one name are counted together.
+    pub rule: String,
+}
+
 type Source = Box<dyn Fn(&Metrics) + Send + Sync>;
 
 /// Every counter of the server. The fields stand in the order of the flow.
@@ -139,8 +146,17 @@ pub struct Metrics {
     pub drain_commits: Counter,
     /// Partitions taken away by a rebalance.
     pub drain_revoked: Counter,
-    /// Messages appended after the last one that was committed.
+    /// Kafka records, or frames of the disk log, after the last one that was committed. Of the disk log, events are found
+    /// before they are committed: the lag is what a restart reads again.
     pub drain_lag: Family<Partition, Gauge>,
+
+    // === sift ===
+    /// Records that each of the server's rules matched.
+    pub rule_matched: Family<Rule, Counter>,
+    /// Records that each of the server's rules dropped: by drop, sample or rate limit.
+    pub rule_dropped: Family<Rule, Counter>,
+    /// Records that the base filter of the server's rules dropped.
+    pub filter_dropped: Counter,
 
     // === index ===
     /// Records stored, or there already.
@@ -209,7 +225,10 @@ impl Metrics {
             drain_pending_bytes: gauge(r, "drain_pending_bytes", "Bytes read and not yet indexed"),
             drain_commits: counter(r, "drain_commits", "Commits of positions"),
             drain_revoked: counter(r, "drain_revoked", "Partitions taken away by a rebalance"),
-            drain_lag: family(r, "drain_lag", "Messages after the last one committed, by partition"),
+            drain_lag: family(r, "drain_lag_records", "The queue's records after the last one committed, by partition"),
+            rule_matched: family(r, "rule_matched", "Records that each of the server's rules matched"),
+            rule_dropped: family(r, "rule_dropped", "Records that each of the server's rules dropped"),
+            filter_dropped: counter(r, "filter_dropped", "Records that the base filter of the server's rules dropped"),
             index_stored: counter(r, "index_stored", "Records stored, or there already"),
             index_duplicates: counter(r, "index_duplicates", "Records that were there already"),
             index_dead: family(r, "index_dead", "Records that went to the dead letters, by reason"),
@@ -250,9 +269,20 @@ impl Metrics {
         self.index_retries.get_or_create(&Reason { reason }).inc();
     }
 
-    /// Sets how many messages of a partition are not committed yet.
-    pub fn lag(&self, partition: i32, messages: i64) {
-        self.drain_lag.get_or_create(&Partition { partition }).set(messages);
+    /// Sets how many messages of a partition are not committed yet; none for a partition that went to another reader.
+    pub fn lag(&self, partition: i32, messages: Option<i64>) {
+        let label = Partition { partition };
+        match messages {
+            Some(messages) => _ = self.drain_lag.get_or_create(&label).set(messages),
+            None => _ = self.drain_lag.remove(&label),
+        }
+    }
+
+    /// Counts records that a rule of this name has matched and dropped.
+    pub fn ruled(&self, rule: &str, matched: u64, dropped: u64) {
+        let label = Rule { rule: rule.to_owned() };
+        self.rule_matched.get_or_create(&label).inc_by(matched);
+        self.rule_dropped.get_or_create(&label).inc_by(dropped);
     }
 
     /// Has `source` set its counters each time before they are shown: for numbers that a step keeps anyway.
@@ -266,7 +296,7 @@ impl Metrics {
             source(self);
         }
         let mut out = String::new();
-        // Writing to a String does not fail, and the labels above write only names and numbers.
+        // Writing to a String does not fail, and the labels above escape what they write.
         let _ = text::encode(&mut out, &self.registry);
         out
     }
@@ -323,18 +353,23 @@ mod tests {
         metrics.ingest_records.inc_by(3);
         metrics.refused(Refusal::TooLarge);
         metrics.dead("mapping", 2);
-        metrics.lag(4, 7);
+        metrics.lag(4, Some(7));
+        metrics.lag(5, Some(8));
+        metrics.lag(5, None);
+        metrics.ruled("no \"health\"", 3, 2);
         metrics.query_seconds.observe(0.002);
         let text = metrics.encode();
         for line in [
             "logsink_ingest_records_total 3",
             "logsink_ingest_refused_total{reason=\"too_large\"} 1",
             "logsink_index_dead_total{reason=\"mapping\"} 2",
-            "logsink_drain_lag{partition=\"4\"} 7",
+            "logsink_drain_lag_records{partition=\"4\"} 7",
+            "logsink_rule_matched_total{rule=\"no \\\"health\\\"\"} 3",
             "logsink_query_duration_seconds_count 1",
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "no line `{line}` in:\n{text}");
         }
+        assert!(!text.contains("partition=\"5\""));
     }
 }

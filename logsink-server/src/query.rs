@@ -61,4 +61,7 @@ pub struct Page {
     pub hits: Vec<Hit>,
     /// Where the next page begins; none when there is nothing more.
     pub cursor: Option<String>,
+    /// Why events that match may be missing, a sentence each; empty when the answer is whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }

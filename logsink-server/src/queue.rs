@@ -110,6 +110,10 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait QueueWriter: Send + Sync + 'static {
     /// Appends one batch; resolves when it is durable.
     fn append(&self, batch: Batch) -> BoxFuture<'_, Result<(), QueueError>>;
+    /// Whether an append would succeed, as far as can be told without one; the error says what is the matter.
+    fn ready(&self) -> BoxFuture<'_, Result<(), QueueError>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// The reading end; each reader has its own.

@@ -8,7 +8,10 @@ mod rewrite;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -16,7 +19,7 @@ use logsink::filter::{Fate, rules::RuleSet};
 use tokio::sync::watch;
 
 use self::rewrite::Change;
-use crate::{control::Snapshot, otlp, queue::Message};
+use crate::{control::Snapshot, metrics::Metrics, otlp, queue::Message};
 
 /// Services whose compiled rules are kept: more than a server sees, unless a sender makes names up.
 const SERVICES_MAX: usize = 10_000;
@@ -24,20 +27,41 @@ const SERVICES_MAX: usize = 10_000;
 /// Applies the rules in force to messages.
 pub struct Sift {
     rules: watch::Receiver<Option<Arc<Snapshot>>>,
-    compiled: Mutex<Compiled>,
+    compiled: Arc<Mutex<Compiled>>,
+    metrics: Arc<Metrics>,
 }
 
 /// Rules compiled from one snapshot, service by service as they are met.
 #[derive(Default)]
 struct Compiled {
     snapshot: Option<Arc<Snapshot>>,
-    sets: HashMap<String, Option<Arc<RuleSet>>>,
+    sets: HashMap<String, Option<Counted>>,
+}
+
+/// The rules of a service, which count what they match, and what they dropped, rule by rule.
+struct Applied {
+    rules: RuleSet,
+    dropped: Box<[AtomicU64]>,
+}
+
+struct Counted {
+    applied: Arc<Applied>,
+    /// The counts that the metrics have already, rule by rule: matched and dropped.
+    shown: Vec<(u64, u64)>,
 }
 
 impl Sift {
     /// Applies what this shows, from the next message after a change on.
-    pub fn new(rules: watch::Receiver<Option<Arc<Snapshot>>>) -> Self {
-        Self { rules, compiled: Mutex::default() }
+    pub fn new(rules: watch::Receiver<Option<Arc<Snapshot>>>, metrics: Arc<Metrics>) -> Self {
+        let compiled = Arc::<Mutex<Compiled>>::default();
+        // Weak: the metrics must not keep the rules.
+        let counting = Arc::downgrade(&compiled);
+        metrics.ask_before_showing(move |metrics| {
+            if let Some(compiled) = counting.upgrade() {
+                lock(&compiled).show(metrics);
+            }
+        });
+        Self { rules, compiled, metrics }
     }
 
     /// The message with its dropped records marked, and redacted where rules say so. What is not OTLP goes on as it is: the
@@ -51,14 +75,14 @@ impl Sift {
         let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         let (mut dropped, mut changes) = (Vec::new(), Vec::new());
         // Records of one service follow one another.
-        let mut last: Option<(&str, Option<Arc<RuleSet>>)> = None;
+        let mut last: Option<(&str, Option<Arc<Applied>>)> = None;
         let walked = otlp::for_each_record(&message.payload, &mut |record| {
             let service = record.resource.service;
             if last.as_ref().is_none_or(|(name, _)| *name != service) {
                 last = Some((service, self.rules_for(&snapshot, service)));
             }
-            let Some((_, Some(rules))) = &last else { return };
-            let verdict = rules.decide(&record, now_ns);
+            let Some((_, Some(applied))) = &last else { return };
+            let verdict = applied.rules.decide(&record, now_ns);
             match verdict.fate {
                 Fate::Keep if verdict.level.is_none() && verdict.redact.is_empty() => {}
                 Fate::Keep => changes.push(Change {
@@ -66,7 +90,16 @@ impl Sift {
                     level: verdict.level,
                     redact: verdict.redact.fields().map(str::to_owned).collect(),
                 }),
-                Fate::DropByFilter | Fate::DropByRule(_) => dropped.push(record.index),
+                Fate::DropByFilter => {
+                    self.metrics.filter_dropped.inc();
+                    dropped.push(record.index);
+                }
+                Fate::DropByRule(rule) => {
+                    if let Some(count) = applied.dropped.get(usize::from(rule)) {
+                        count.fetch_add(1, Relaxed);
+                    }
+                    dropped.push(record.index);
+                }
             }
         });
         if walked.is_err() {
@@ -87,28 +120,58 @@ impl Sift {
         message
     }
 
-    fn rules_for(&self, snapshot: &Arc<Snapshot>, service: &str) -> Option<Arc<RuleSet>> {
+    fn rules_for(&self, snapshot: &Arc<Snapshot>, service: &str) -> Option<Arc<Applied>> {
         if !snapshot.concerns(service) {
             return None;
         }
-        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut compiled = lock(&self.compiled);
         let current = compiled.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, snapshot));
         if !current || compiled.sets.len() >= SERVICES_MAX {
+            compiled.show(&self.metrics);
             *compiled = Compiled { snapshot: Some(Arc::clone(snapshot)), sets: HashMap::new() };
         }
         if let Some(set) = compiled.sets.get(service) {
-            return set.clone();
+            return set.as_ref().map(|counted| counted.applied.clone());
         }
         let set = match snapshot.compile_open(service) {
-            Ok(set) => Some(Arc::new(set)),
+            Ok(rules) => Some(Counted::new(rules)),
             Err(error) => {
                 tracing::warn!(service, %error, "rules that do not fit together are not applied");
                 None
             }
         };
-        compiled.sets.insert(service.to_owned(), set.clone());
-        set
+        let applied = set.as_ref().map(|counted| counted.applied.clone());
+        compiled.sets.insert(service.to_owned(), set);
+        applied
     }
+}
+
+impl Compiled {
+    /// Brings the metrics up to what the rules have counted.
+    fn show(&mut self, metrics: &Metrics) {
+        for Counted { applied, shown } in self.sets.values_mut().flatten() {
+            for ((rule, dropped), shown) in applied.rules.rules().iter().zip(&applied.dropped).zip(shown) {
+                let counted = (rule.matched(), dropped.load(Relaxed));
+                if counted != *shown {
+                    metrics.ruled(rule.name(), counted.0 - shown.0, counted.1 - shown.1);
+                    *shown = counted;
+                }
+            }
+        }
+    }
+}
+
+impl Counted {
+    fn new(rules: RuleSet) -> Self {
+        let dropped = rules.rules().iter().map(|_| AtomicU64::new(0)).collect();
+        let shown = vec![(0, 0); rules.rules().len()];
+        Self { applied: Arc::new(Applied { rules, dropped }), shown }
+    }
+}
+
+fn lock(compiled: &Mutex<Compiled>) -> MutexGuard<'_, Compiled> {
+    // A panic elsewhere leaves a whole map.
+    compiled.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

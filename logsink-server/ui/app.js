@@ -7,9 +7,10 @@ const PREVIEW_CHARS_MAX = 600; // of a message in the list; all of it is in the 
 
 const $ = (id) => document.getElementById(id);
 const [form, q, level, range, from, to] = ["search", "q", "level", "range", "from", "to"].map($);
-const [hits, status, error, empty, older, custom] = ["hits", "status", "error", "empty", "older", "custom"].map($);
+const [hits, status, error, warning] = ["hits", "status", "error", "warning"].map($);
+const [empty, older, custom] = ["empty", "older", "custom"].map($);
 
-let shown = null; // the search whose hits are shown: {parameters, cursor, count}
+let shown = null; // the search whose hits are shown: {parameters, cursor, count, warnings}
 let running = null; // AbortController of the request under way
 
 // === address bar ⇄ form ===
@@ -75,7 +76,7 @@ async function search() {
   if (!found) return;
   hits.replaceChildren();
   // The answer's from and to are absolute: older pages belong to the same stretch of time.
-  shown = { parameters: { ...parameters, from: found.from, to: found.to }, cursor: null, count: 0 };
+  shown = { parameters: { ...parameters, from: found.from, to: found.to }, cursor: null, count: 0, warnings: new Set() };
   show(found);
 }
 
@@ -103,6 +104,7 @@ async function ask(parameters) {
     error.textContent = offline ? "The server does not answer. Is it running?" : inBox(problem.message);
     empty.hidden = true;
     error.hidden = false;
+    warning.hidden = true;
     status.textContent = "";
     return null;
   }
@@ -112,6 +114,9 @@ function show(found) {
   hits.append(...found.hits.map(row));
   shown.cursor = found.cursor;
   shown.count += found.hits.length;
+  for (const what of found.warnings ?? []) shown.warnings.add(what);
+  warning.textContent = `This is not all: ${[...shown.warnings].join("; ")}`;
+  warning.hidden = shown.warnings.size === 0;
   older.hidden = !found.cursor;
   empty.hidden = shown.count > 0;
   const events = `${shown.count}${found.cursor ? "+" : ""} event${shown.count === 1 ? "" : "s"}`;

@@ -1,4 +1,5 @@
-//! `GET /readyz`: whether this process can do its work, dependency by dependency.
+//! `GET /readyz`: whether this process can do its work, dependency by dependency. What works and needs a person's eye all
+//! the same is a warning: it is shown and does not make the process unready.
 
 use std::{
     collections::BTreeMap,
@@ -20,8 +21,8 @@ use crate::queue::BoxFuture;
 /// How long a dependency may take to answer: less than the second or two that a prober usually waits.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(900);
 
-/// Asks a dependency how it is; the error says what is the matter.
-pub type Probe = Box<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+/// Asks a dependency how it is: well, with warnings, or not; the error says what is the matter.
+pub type Probe = Box<dyn Fn() -> BoxFuture<'static, Result<Vec<String>, String>> + Send + Sync>;
 
 /// The dependencies of this process.
 #[derive(Default)]
@@ -42,6 +43,17 @@ struct Check {
     ready: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+impl From<Result<Vec<String>, String>> for Check {
+    fn from(answer: Result<Vec<String>, String>) -> Self {
+        match answer {
+            Ok(warnings) => Self { ready: true, error: None, warnings },
+            Err(error) => Self { ready: false, error: Some(error), warnings: Vec::new() },
+        }
+    }
 }
 
 impl Health {
@@ -49,7 +61,7 @@ impl Health {
     pub fn add<F, T>(&mut self, name: &'static str, probe: F)
     where
         F: Fn() -> T + Send + Sync + 'static,
-        T: Future<Output = Result<(), String>> + Send + 'static,
+        T: Future<Output = Result<Vec<String>, String>> + Send + 'static,
     {
         self.probes.push((name, Box::new(move || Box::pin(probe()))));
     }
@@ -63,12 +75,12 @@ impl Health {
     pub async fn report(&self) -> Report {
         let checks = self.probes.iter().map(|(name, probe)| async move {
             let late = || format!("no answer within {} ms", PROBE_TIMEOUT.as_millis());
-            let error = timeout(PROBE_TIMEOUT, probe()).await.unwrap_or_else(|_| Err(late())).err();
-            (*name, Check { ready: error.is_none(), error })
+            let answer = timeout(PROBE_TIMEOUT, probe()).await.unwrap_or_else(|_| Err(late()));
+            (*name, Check::from(answer))
         });
         let mut checks: BTreeMap<_, _> = join_all(checks).await.into_iter().collect();
         if self.stopping.load(Ordering::Relaxed) {
-            checks.insert("server", Check { ready: false, error: Some("is stopping".into()) });
+            checks.insert("server", Check::from(Err("is stopping".into())));
         }
         Report { ready: checks.values().all(|check| check.ready), checks }
     }
@@ -92,7 +104,7 @@ mod tests {
     #[tokio::test]
     async fn one_sick_dependency_is_named_and_a_silent_one_does_not_hang() {
         let mut health = Health::default();
-        health.add("queue", || async { Ok(()) });
+        health.add("queue", || async { Ok(vec!["one of three brokers is away".to_owned()]) });
         assert!(health.report().await.ready);
         health.add("index", || async { Err("no route to host".to_owned()) });
         health.add("rules", std::future::pending);
@@ -100,7 +112,7 @@ mod tests {
         assert_eq!(
             report,
             serde_json::json!({ "ready": false, "checks": {
-                "queue": { "ready": true },
+                "queue": { "ready": true, "warnings": ["one of three brokers is away"] },
                 "index": { "ready": false, "error": "no route to host" },
                 "rules": { "ready": false, "error": "no answer within 900 ms" },
             }})

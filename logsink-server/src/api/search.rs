@@ -63,6 +63,9 @@ pub struct Found {
     pub hits: Vec<Hit>,
     /// Where the next page begins; none when there is nothing more.
     pub cursor: Option<String>,
+    /// Why events that match may be missing, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// How long the search took, milliseconds.
     pub took_ms: u64,
 }
@@ -91,6 +94,7 @@ impl Search {
             to: time::show(query.to_ns),
             hits: page.hits,
             cursor: page.cursor,
+            warnings: page.warnings,
             took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         })
     }
@@ -166,15 +170,16 @@ mod tests {
     struct Fake {
         asked: Mutex<Vec<Query>>,
         away: bool,
+        warnings: Vec<String>,
     }
 
     impl IndexReader for Fake {
         fn search<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Page, IndexError>> {
             self.asked.lock().unwrap().push(query.clone());
-            let away = self.away;
-            Box::pin(async move {
-                if away { Err(IndexError::Unavailable("no node answers".into())) } else { Ok(Page::default()) }
-            })
+            let (away, page) = (self.away, Page { warnings: self.warnings.clone(), ..Page::default() });
+            Box::pin(
+                async move { if away { Err(IndexError::Unavailable("no node answers".into())) } else { Ok(page) } },
+            )
         }
 
         fn ready(&self) -> BoxFuture<'_, Result<(), IndexError>> {
@@ -201,6 +206,14 @@ mod tests {
         assert_eq!(asked.to_ns - asked.from_ns, 900_000_000_000);
         assert_eq!(body["from"], time::show(asked.from_ns));
         assert_eq!(body["hits"], serde_json::json!([]));
+        assert!(body.get("warnings").is_none());
+    }
+
+    #[tokio::test]
+    async fn an_incomplete_answer_says_so() {
+        let fake = Fake { warnings: vec!["a block is damaged".into()], ..Fake::default() };
+        let (status, body, ..) = ask(fake, "").await;
+        assert_eq!((status, &body["warnings"]), (200, &serde_json::json!(["a block is damaged"])));
     }
 
     #[tokio::test]

@@ -33,7 +33,7 @@ pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, 
         steps.index = Some(index.clone());
         // queue → drain
         if let Some((options, group)) = drain {
-            let reader = KafkaReader::connect(options, group)?;
+            let reader = KafkaReader::connect(options, group, metrics.clone())?;
             steps.drain = Some(DrainParts { reader: Box::new(reader), writer: index });
         }
     }

@@ -1,4 +1,4 @@
-//! The queue's writing end, seen by readiness: whether appends succeed.
+//! The queue's writing end, seen by readiness: whether appends succeed, and whether the queue thinks that they would.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -22,10 +22,10 @@ impl WatchedQueue {
         Self { queue, failure: Mutex::default() }
     }
 
-    pub(super) fn ready(&self) -> Result<(), String> {
+    fn recent_failure(&self) -> Option<QueueError> {
         match &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((at, message)) if at.elapsed() < FAILURE_COUNTS => Err(message.clone()),
-            _ => Ok(()),
+            Some((at, message)) if at.elapsed() < FAILURE_COUNTS => Some(QueueError::Unavailable(message.clone())),
+            _ => None,
         }
     }
 }
@@ -44,36 +44,57 @@ impl QueueWriter for WatchedQueue {
             appended
         })
     }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), QueueError>> {
+        match self.recent_failure() {
+            Some(failure) => Box::pin(std::future::ready(Err(failure))),
+            None => self.queue.ready(),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
-    /// Answers with what stands in it.
-    struct Fake(Mutex<Option<QueueError>>);
+    /// Answers the next append with what stands in it.
+    struct Fake(Mutex<Option<QueueError>>, AtomicBool);
 
     impl QueueWriter for Fake {
         fn append(&self, _: Batch) -> BoxFuture<'_, Result<(), QueueError>> {
             Box::pin(async { self.0.lock().unwrap().take().map_or(Ok(()), Err) })
         }
+
+        fn ready(&self) -> BoxFuture<'_, Result<(), QueueError>> {
+            let full = self.1.load(Ordering::Relaxed);
+            Box::pin(async move { if full { Err(QueueError::Unavailable("full".into())) } else { Ok(()) } })
+        }
+    }
+
+    async fn ready(queue: &WatchedQueue) -> Result<(), String> {
+        queue.ready().await.map_err(|error| error.to_string())
     }
 
     #[tokio::test]
     async fn a_failure_shows_until_an_append_succeeds() {
-        let fake = Arc::new(Fake(Mutex::default()));
+        let fake = Arc::new(Fake(Mutex::default(), AtomicBool::default()));
         let queue = WatchedQueue::new(fake.clone());
         let batch =
             || Batch { payload: Default::default(), records: 1, service: String::new(), headers: Default::default() };
         queue.append(batch()).await.unwrap();
-        assert_eq!(queue.ready(), Ok(()));
+        assert_eq!(ready(&queue).await, Ok(()));
         *fake.0.lock().unwrap() = Some(QueueError::Unavailable("no broker answers".into()));
         queue.append(batch()).await.unwrap_err();
-        assert_eq!(queue.ready(), Err("no broker answers".into()));
+        assert_eq!(ready(&queue).await, Err("no broker answers".into()));
         *fake.0.lock().unwrap() = Some(QueueError::TooLarge { bytes: 2, bytes_max: 1 });
         queue.append(batch()).await.unwrap_err();
-        assert_eq!(queue.ready(), Err("no broker answers".into()));
+        assert_eq!(ready(&queue).await, Err("no broker answers".into()));
         queue.append(batch()).await.unwrap();
-        assert_eq!(queue.ready(), Ok(()));
+        assert_eq!(ready(&queue).await, Ok(()));
+        // Without an append, the queue's own word counts.
+        fake.1.store(true, Ordering::Relaxed);
+        assert_eq!(ready(&queue).await, Err("full".into()));
     }
 }

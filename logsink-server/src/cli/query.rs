@@ -75,6 +75,7 @@ pub async fn run(args: QueryArgs) -> Result<(), Error> {
     let client = client.map_err(|error| Error::Failed(format!("cannot make an HTTP client: {error}")))?;
     let mut left = if args.all { usize::MAX } else { args.limit };
     let (mut from, mut to, mut cursor) = (args.from.clone(), args.to.clone(), None);
+    let mut warned = Vec::new();
     loop {
         let found = ask(&client, &args, &from, &to, left.min(LIMIT_MAX), cursor.as_deref()).await?;
         left = left.saturating_sub(found.hits.len());
@@ -84,6 +85,7 @@ pub async fn run(args: QueryArgs) -> Result<(), Error> {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             Err(source) => return Err(Error::File { action: "write to", path: "standard output".into(), source }),
         }
+        warn(&found.warnings, &mut warned, &mut io::stderr().lock());
         // Absolute times from here on: `-15m` would move between two pages.
         (from, to, cursor) = (found.from, found.to, found.cursor);
         if cursor.is_none() || left == 0 {
@@ -130,6 +132,17 @@ fn unreachable(server: &str, error: &reqwest::Error) -> Error {
     Error::Failed(format!(
         "cannot reach {server}: {cause}: is logsink-server running there? Name another with --server"
     ))
+}
+
+/// Says once what the answer lacks, where it does not mix with the events.
+fn warn(warnings: &[String], warned: &mut Vec<String>, out: &mut impl Write) {
+    for warning in warnings {
+        if !warned.contains(warning) {
+            // The events are what was asked for: they are printed whether or not standard error can be written.
+            let _ = writeln!(out, "warning: {}", clean(warning));
+            warned.push(warning.clone());
+        }
+    }
 }
 
 fn print(hits: &[Hit], json: bool, colour: bool, out: &mut impl Write) -> io::Result<()> {
@@ -226,6 +239,14 @@ mod tests {
     fn a_line_has_everything_in_order() {
         let expected = "1970-01-01T00:00:00.000000000Z WARN  shop cart: full items=3 user=\"a b\"\n";
         assert_eq!(line(&hit("full"), false), expected);
+    }
+
+    #[test]
+    fn a_warning_is_said_once_over_all_pages() {
+        let (mut warned, mut out) = (Vec::new(), Vec::new());
+        warn(&["a\x1b".into(), "b".into()], &mut warned, &mut out);
+        warn(&["b".into(), "c".into()], &mut warned, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "warning: a\\u{1b}\nwarning: b\nwarning: c\n");
     }
 
     #[test]

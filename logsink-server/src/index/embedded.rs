@@ -241,6 +241,10 @@ impl IndexReader for Embedded {
         Box::pin(off_thread(move || store.search(&query)))
     }
 
+    fn warnings(&self) -> Vec<String> {
+        search::bounded(self.damaged().into_iter().map(|what| format!("a damaged block is left out: {what}")).collect())
+    }
+
     fn ready(&self) -> BoxFuture<'_, Result<(), IndexError>> {
         let store = self.store.clone();
         Box::pin(off_thread(move || store.ready()))

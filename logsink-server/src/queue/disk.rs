@@ -9,7 +9,10 @@ mod header;
 
 use std::{
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -23,6 +26,9 @@ pub use dead::{DiskDeadLetters, DiskDeadLettersOptions};
 
 /// The log's only partition.
 pub const PARTITION: i32 = 0;
+
+/// More than the log puts around a frame. Too much makes the queue unready a few bytes before it is full.
+const FRAME_OVERHEAD_BYTES: u64 = 64;
 
 /// How the disk queue is laid out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,18 +54,29 @@ impl Default for DiskOptions {
 pub fn open(dir: &Path, options: DiskOptions, metrics: Arc<Metrics>) -> Result<(DiskWriter, DiskReader), QueueError> {
     let from = u64::try_from(options.from).unwrap_or(0);
     let layout = spool::Options { bytes_max: options.bytes_max, offset_min: from, ..spool::Options::default() };
-    let spool = Spool::open(dir, layout)?;
-    metrics.queue_disk_bytes.set(gauge(spool.bytes()));
+    let spool = Arc::new(Spool::open(dir, layout)?);
+    let committed = Arc::new(AtomicU64::new(from));
+    // Weak: the metrics must not keep the log open.
+    let (shown, before) = (Arc::downgrade(&spool), Arc::clone(&committed));
+    metrics.ask_before_showing(move |metrics| {
+        if let Some(spool) = shown.upgrade() {
+            metrics.queue_disk_bytes.set(gauge(spool.bytes()));
+            metrics.lag(PARTITION, Some(gauge(spool.durable().saturating_sub(before.load(Relaxed)))));
+        }
+    });
     let (reader, releaser) = (Some(spool.reader(from)), spool.releaser());
-    let reader = DiskReader { reader, reading: None, releaser, lost: 0, metrics: Arc::clone(&metrics) };
-    Ok((DiskWriter { spool, metrics }, reader))
+    let bytes_max = options.bytes_max;
+    let reader = DiskReader { reader, reading: None, releaser, committed, lost: 0, metrics };
+    Ok((DiskWriter { spool, bytes_max, refused_bytes: AtomicU64::new(0) }, reader))
 }
 
 /// The writing end.
 #[derive(Debug)]
 pub struct DiskWriter {
-    spool: Spool,
-    metrics: Arc<Metrics>,
+    spool: Arc<Spool>,
+    bytes_max: u64,
+    /// What the last frame needs that found the log full; 0 when one was taken after it.
+    refused_bytes: AtomicU64,
 }
 
 impl QueueWriter for DiskWriter {
@@ -69,11 +86,21 @@ impl QueueWriter for DiskWriter {
         let header = header::encode(&batch.headers);
         // The log copies: nothing of the batch is held while the disk works.
         let appended = self.spool.append(&[&header, &batch.payload]);
+        let bytes = (header.len() + batch.payload.len()) as u64 + FRAME_OVERHEAD_BYTES;
+        self.refused_bytes.store(if matches!(appended, Err(SpoolError::Full { .. })) { bytes } else { 0 }, Relaxed);
         Box::pin(async move {
             appended?.await?;
-            self.metrics.queue_disk_bytes.set(gauge(self.spool.bytes()));
             Ok(())
         })
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), QueueError>> {
+        // Senders stay away from a server that is not ready, so it cannot be an append that shows that there is room again.
+        let refused = self.refused_bytes.load(Relaxed);
+        let is_full = refused > 0 && self.spool.bytes() + refused >= self.bytes_max;
+        Box::pin(
+            async move { if is_full { Err(SpoolError::Full { bytes_max: self.bytes_max }.into()) } else { Ok(()) } },
+        )
     }
 }
 
@@ -85,6 +112,8 @@ pub struct DiskReader {
     /// A read under way. It outlives a `next` that was dropped, and the next one takes its answer.
     reading: Option<JoinHandle<Read>>,
     releaser: Releaser,
+    /// The offset before which everything is done with.
+    committed: Arc<AtomicU64>,
     /// Lost messages that were reported.
     lost: u64,
     metrics: Arc<Metrics>,
@@ -158,7 +187,9 @@ impl QueueReader for DiskReader {
 
     fn commit(&mut self, next: &[Position]) -> Result<(), QueueError> {
         for position in next.iter().filter(|position| position.partition == PARTITION) {
-            self.releaser.release(u64::try_from(position.offset).unwrap_or(0))?;
+            let offset = u64::try_from(position.offset).unwrap_or(0);
+            self.committed.fetch_max(offset, Relaxed);
+            self.releaser.release(offset)?;
         }
         Ok(())
     }
@@ -179,8 +210,8 @@ impl From<SpoolError> for QueueError {
     }
 }
 
-fn gauge(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
+fn gauge(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

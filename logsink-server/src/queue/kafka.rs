@@ -40,7 +40,7 @@ pub struct KafkaOptions {
     pub brokers: Vec<String>,
     /// The topic.
     pub topic: String,
-    /// Partitions, when the topic has to be created.
+    /// Partitions, when the topic has to be created; 0: it is there, and is not ours to create.
     pub partitions: i32,
     /// Copies of each partition, when the topic has to be created; -1 leaves it to the brokers.
     pub replication: i32,
@@ -84,6 +84,9 @@ impl KafkaOptions {
     }
 
     async fn create_topic(&self) -> Result<(), QueueError> {
+        if self.partitions == 0 {
+            return Ok(());
+        }
         let admin: AdminClient<DefaultClientContext> = self.client(&[]).create().map_err(config_error)?;
         let bytes_max = self.message_bytes_max.to_string();
         let topic = NewTopic::new(&self.topic, self.partitions, TopicReplication::Fixed(self.replication))
@@ -161,9 +164,10 @@ fn queue_error(error: &KafkaError, bytes: usize, bytes_max: usize) -> QueueError
     match error.rdkafka_error_code() {
         // The topic's limit may be below ours; it is not told.
         Some(Code::MessageSizeTooLarge) => QueueError::TooLarge { bytes, bytes_max: bytes_max.min(bytes) },
+        // The producer is replaced before the next message: worth another try.
+        Some(Code::Fatal) => QueueError::Unavailable(format!("the Kafka producer has failed: {error}")),
         Some(
-            Code::Fatal
-            | Code::Authentication
+            Code::Authentication
             | Code::SaslAuthenticationFailed
             | Code::TopicAuthorizationFailed
             | Code::GroupAuthorizationFailed

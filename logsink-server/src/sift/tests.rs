@@ -75,7 +75,7 @@ fn message(request: &ExportLogsServiceRequest) -> Message {
 fn sift(documents: &[(Option<&str>, &str)]) -> Sift {
     let stored = |text: &str| Stored { text: text.to_owned(), revision: "1".to_owned() };
     let documents = documents.iter().map(|(service, text)| (Scope::of(*service), stored(text))).collect();
-    Sift::new(watch::channel(Some(Arc::new(Snapshot { documents }))).1)
+    Sift::new(watch::channel(Some(Arc::new(Snapshot { documents }))).1, Metrics::new())
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn what_its_sender_has_sifted_is_not_sifted_again() {
 #[test]
 fn follows_changes_and_passes_on_what_is_not_otlp() {
     let (change, rules) = watch::channel(None);
-    let sift = Sift::new(rules);
+    let sift = Sift::new(rules, Metrics::new());
     assert!(sift.sift(message(&request())).dropped.is_empty());
     for (filter, dropped) in [("error", 4), ("off", 5), ("trace", 0)] {
         let stored = Stored { text: format!("filter = \"{filter}\""), revision: filter.to_owned() };
@@ -162,4 +162,41 @@ fn follows_changes_and_passes_on_what_is_not_otlp() {
     }
     let garbage = Message { payload: bytes::Bytes::from_static(b"garbage"), ..message(&request()) };
     assert_eq!(sift.sift(garbage).payload, "garbage");
+}
+
+#[test]
+fn each_rule_s_matches_and_drops_are_shown_also_across_a_change_of_rules() {
+    let documents = |text: &str| {
+        let stored = Stored { text: text.to_owned(), revision: text.len().to_string() };
+        Some(Arc::new(Snapshot { documents: [(Scope::Global, stored)].into() }))
+    };
+    let quiet = "[[rule]]\nname = \"quiet\"\nwhen = 'level=info service=checkout'\nthen = \"drop\"\n";
+    let secret = "[[rule]]\nname = \"secret\"\nthen = { redact = [\"password\"] }\n";
+    let (change, rules) = watch::channel(documents(&format!("filter = \"debug\"\n{secret}{quiet}")));
+    let metrics = Metrics::new();
+    let sift = Sift::new(rules, Arc::clone(&metrics));
+    let shown = |wanted: [&str; 4]| {
+        let text = metrics.encode();
+        for line in wanted {
+            assert!(text.lines().any(|found| found == line), "no line `{line}` in:\n{text}");
+        }
+    };
+    sift.sift(message(&request()));
+    let first = [
+        "logsink_rule_matched_total{rule=\"secret\"} 5",
+        "logsink_rule_dropped_total{rule=\"secret\"} 0",
+        "logsink_rule_matched_total{rule=\"quiet\"} 2",
+        "logsink_rule_dropped_total{rule=\"quiet\"} 2",
+    ];
+    shown(first);
+    // Asking twice counts nothing twice.
+    shown(first);
+    change.send_replace(documents(&format!("filter = \"info\"\n{quiet}")));
+    sift.sift(message(&request()));
+    shown([
+        "logsink_rule_matched_total{rule=\"secret\"} 5",
+        "logsink_rule_matched_total{rule=\"quiet\"} 4",
+        "logsink_rule_dropped_total{rule=\"quiet\"} 4",
+        "logsink_filter_dropped_total 1",
+    ]);
 }

@@ -16,6 +16,8 @@ use crate::{
 /// Documents that one search looks at. The query finds more than the expression wants only where the index cannot decide,
 /// such as for a regular expression; a search that has looked at this many answers with what it has and a cursor.
 const SCANNED_MAX: usize = 20_000;
+/// How long a shard may search before it answers with what it has: less than our own callers wait.
+const SHARD_TIMEOUT: &str = "20s";
 
 pub(super) async fn search(elasticsearch: &Elasticsearch, query: &Query) -> Result<Page, IndexError> {
     let limit = query.limit.clamp(1, LIMIT_MAX);
@@ -26,7 +28,8 @@ pub(super) async fn search(elasticsearch: &Elasticsearch, query: &Query) -> Resu
     // One more than wanted tells whether there is another page.
     let mut size = limit + 1;
     loop {
-        let found = request(elasticsearch, query, &condition, size, after.as_ref()).await?;
+        let Part { found, warning } = request(elasticsearch, query, &condition, size, after.as_ref()).await?;
+        page.warnings.extend(warning.filter(|warning| !page.warnings.contains(warning)));
         let is_last = found.len() < size;
         scanned += found.len();
         for hit in found {
@@ -76,12 +79,40 @@ impl Place {
 #[derive(Deserialize)]
 struct Answer {
     timed_out: bool,
+    #[serde(rename = "_shards")]
+    shards: Shards,
+    /// `filter_path` leaves away what is empty.
+    #[serde(default)]
     hits: Hits,
 }
 
 #[derive(Deserialize)]
+struct Shards {
+    total: u32,
+    failed: u32,
+}
+
+#[derive(Default, Deserialize)]
 struct Hits {
     hits: Vec<Found>,
+}
+
+/// One answer of the cluster.
+struct Part {
+    found: Vec<Found>,
+    /// Why it may lack something.
+    warning: Option<String>,
+}
+
+impl Answer {
+    fn warning(&self) -> Option<String> {
+        let Shards { total, failed } = self.shards;
+        if failed > 0 {
+            return Some(format!("{failed} of the index's {total} shards did not answer: events may be missing"));
+        }
+        let cut = "the search took too long and was cut short: events may be missing; narrow the time range";
+        self.timed_out.then(|| cut.to_owned())
+    }
 }
 
 #[derive(Deserialize)]
@@ -98,38 +129,22 @@ async fn request(
     condition: &Value,
     size: usize,
     after: Option<&Place>,
-) -> Result<Vec<Found>, Failed> {
+) -> Result<Part, Failed> {
     let path = format!("/{}/_search", elasticsearch.options.data_stream);
     let parameters = [
         // Before the first event there is no data stream, and nothing to be found.
         ("ignore_unavailable", "true"),
         ("allow_no_indices", "true"),
-        // Half an answer would look like a whole one.
-        ("allow_partial_search_results", "false"),
-        ("filter_path", "timed_out,hits.hits._source,hits.hits.sort"),
+        // What is there is shown, with a warning: logs are needed most when a part of the cluster is down.
+        ("allow_partial_search_results", "true"),
+        ("filter_path", "timed_out,_shards.total,_shards.failed,hits.hits._source,hits.hits.sort"),
     ];
     let body = body(query, condition, size, after).to_string();
     let answer = elasticsearch.call(Method::Post, &path, &parameters, Some(body.into())).await?.ok()?;
-    // `filter_path` leaves away what is empty.
-    let answer: Answer = match serde_json::from_slice(&answer) {
-        Ok(answer) => answer,
-        Err(_) if serde_json::from_slice::<Empty>(&answer).is_ok() => return Ok(Vec::new()),
-        Err(error) => {
-            return Err(Failed::retry("garbage", format!("the answer to a search cannot be read: {error}")));
-        }
-    };
-    if answer.timed_out {
-        return Err(Failed::retry("timeout", "the search took too long: narrow the time range".into()));
-    }
-    Ok(answer.hits.hits)
-}
-
-/// The answer to a search that found nothing.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Empty {
-    #[serde(rename = "timed_out")]
-    _timed_out: Option<bool>,
+    let answer: Answer = serde_json::from_slice(&answer)
+        .map_err(|error| Failed::retry("garbage", format!("the answer to a search cannot be read: {error}")))?;
+    let warning = answer.warning();
+    Ok(Part { found: answer.hits.hits, warning })
 }
 
 fn body(query: &Query, condition: &Value, size: usize, after: Option<&Place>) -> Value {
@@ -138,6 +153,7 @@ fn body(query: &Query, condition: &Value, size: usize, after: Option<&Place>) ->
     let time = json!({"gte": from, "lt": to, "format": "strict_date_optional_time_nanos"});
     let mut body = json!({
         "size": size,
+        "timeout": SHARD_TIMEOUT,
         "track_total_hits": false,
         "query": {"bool": {"filter": [{"range": {"@timestamp": time}}, condition]}},
         "sort": [{"@timestamp": {"order": "desc", "unmapped_type": "date_nanos"}}, {"tie": {"order": "desc", "unmapped_type": "keyword"}}],
@@ -155,6 +171,20 @@ fn body(query: &Query, condition: &Value, size: usize, after: Option<&Place>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_lacks_something_says_so() {
+        let answer = |text: &str| serde_json::from_str::<Answer>(text).map(|answer| answer.warning());
+        let whole = r#"{"timed_out":false,"_shards":{"total":3,"failed":0}}"#;
+        assert_eq!(answer(whole).unwrap(), None);
+        let failed = answer(r#"{"timed_out":true,"_shards":{"total":3,"failed":2},"hits":{"hits":[]}}"#).unwrap();
+        assert_eq!(failed.unwrap(), "2 of the index's 3 shards did not answer: events may be missing");
+        let late = answer(r#"{"timed_out":true,"_shards":{"total":3,"failed":0}}"#).unwrap();
+        assert!(late.unwrap().starts_with("the search took too long"));
+        for garbage in ["{}", "[]", r#"{"timed_out":false}"#, r#"{"_shards":{"total":3,"failed":0}}"#] {
+            assert!(answer(garbage).is_err(), "{garbage}");
+        }
+    }
 
     #[test]
     fn a_cursor_names_a_place_and_nothing_else_does() {

@@ -30,6 +30,8 @@ use crate::{
 
 /// Pages read at a time, at most: enough to make the cost of a read small, few enough to stop early.
 const STEP_PAGES_MAX: usize = 16;
+/// Warnings in one answer: a person needs a few names to begin with, and a disk that died has thousands.
+const WARNINGS_MAX: usize = 10;
 
 /// What a search sees of the store: the same events from its start to its end.
 pub(super) struct Snapshot {
@@ -68,14 +70,30 @@ pub(super) fn search(snapshot: Snapshot, query: &Query, notice: &mut dyn FnMut(N
     let plan = Plan::of(&query.expr);
     let mut blocks = snapshot.blocks;
     blocks.sort_unstable_by_key(|block| Reverse(block.entry.time_max_ns));
+    let mut left_out = Vec::new();
     for block in blocks {
         let entry = &block.entry;
-        if !found.wants(entry.time_min_ns, entry.time_max_ns) || !plan.probe.block(entry) || block.damage().is_some() {
+        if !found.wants(entry.time_min_ns, entry.time_max_ns) || !plan.probe.block(entry) {
             continue;
         }
-        guarded(&block, notice, |notice| scan_block(&block, &plan, &mut found, notice))?;
+        let scanned = match block.damage() {
+            Some(_) => Scanned::LeftOut,
+            None => guarded(&block, notice, |notice| scan_block(&block, &plan, &mut found, notice))?,
+        };
+        if scanned == Scanned::LeftOut {
+            left_out.push(block);
+        }
     }
-    fetch(found.into_best(), limit, notice)
+    fetch(found.into_best(), limit, left_out, notice)
+}
+
+/// At most [`WARNINGS_MAX`], the last of which says how many more there are.
+pub(super) fn bounded(mut warnings: Vec<String>) -> Vec<String> {
+    if warnings.len() > WARNINGS_MAX {
+        let more = warnings.split_off(WARNINGS_MAX - 1).len();
+        warnings.push(format!("and {more} more"));
+    }
+    warnings
 }
 
 /// What an expression needs of a block.
@@ -231,7 +249,12 @@ struct Wanted {
 }
 
 /// Reads the hits of the page.
-fn fetch(mut best: Vec<(Key, Place)>, limit: usize, notice: &mut dyn FnMut(Notice)) -> Result<Page, IndexError> {
+fn fetch(
+    mut best: Vec<(Key, Place)>,
+    limit: usize,
+    mut left_out: Vec<Arc<Block>>,
+    notice: &mut dyn FnMut(Notice),
+) -> Result<Page, IndexError> {
     let more = best.len() > limit;
     best.truncate(limit);
     let cursor = best.last().filter(|_| more).map(|(key, _)| key.cursor());
@@ -265,7 +288,7 @@ fn fetch(mut best: Vec<(Key, Place)>, limit: usize, notice: &mut dyn FnMut(Notic
     }
     for Wanted { block, mut rows } in of_blocks.into_values() {
         rows.sort_unstable();
-        guarded(&block, notice, |_| {
+        let read = guarded(&block, notice, |_| {
             let opened = block.open()?;
             let ranges: Vec<Range<usize>> = rows.iter().map(|&(row, _)| row..row + 1).collect();
             let all = (0..opened.schema().fields().len()).collect();
@@ -276,8 +299,25 @@ fn fetch(mut best: Vec<(Key, Place)>, limit: usize, notice: &mut dyn FnMut(Notic
             }
             Ok(())
         })?;
+        if read == Scanned::LeftOut && !left_out.iter().any(|known| Arc::ptr_eq(known, &block)) {
+            left_out.push(block);
+        }
     }
-    Ok(Page { hits: hits.into_iter().flatten().collect(), cursor })
+    let warning = |block: Arc<Block>| {
+        let (name, rows) = (block.entry.parquet_name(), block.entry.rows);
+        format!("the block {name} is damaged: its {rows} events are not searched")
+    };
+    let warnings = bounded(left_out.into_iter().map(warning).collect());
+    Ok(Page { hits: hits.into_iter().flatten().collect(), cursor, warnings })
+}
+
+/// What became of a step on one block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scanned {
+    /// It was done, or the block is no part of the store any more.
+    Whole,
+    /// The block is damaged.
+    LeftOut,
 }
 
 /// Runs a step on one block. A damaged block does not spoil the answer of the others: it is noted and left out from then on.
@@ -286,17 +326,17 @@ fn guarded(
     block: &Arc<Block>,
     notice: &mut dyn FnMut(Notice),
     step: impl FnOnce(&mut dyn FnMut(Notice)) -> Result<(), BlockError>,
-) -> Result<(), IndexError> {
+) -> Result<Scanned, IndexError> {
     // The decoder's own checks do not catch every damaged byte: some end in a panic. What the step leaves behind is a list
     // of whole matches, true whenever it stops.
     let result = panic::catch_unwind(panic::AssertUnwindSafe(|| step(notice)))
         .unwrap_or_else(|_| Err(BlockError::Damaged(format!("{}: cannot be decoded", block.path().display()))));
     match result {
-        Ok(()) => Ok(()),
-        Err(_) if block.is_retired() => Ok(()),
+        Ok(()) => Ok(Scanned::Whole),
+        Err(_) if block.is_retired() => Ok(Scanned::Whole),
         Err(BlockError::Damaged(what)) => {
             notice(Notice::Damaged(block.clone(), what));
-            Ok(())
+            Ok(Scanned::LeftOut)
         }
         Err(BlockError::Io(what)) => Err(IndexError::Failed(what)),
     }

@@ -100,9 +100,14 @@ async fn a_full_log_asks_to_try_again() {
         }
     };
     assert!(matches!(error, QueueError::Unavailable(_)), "{error:?}");
+    assert_eq!(writer.ready().await.unwrap_err().to_string(), "the log on disk is full (4000 bytes)");
+    let shown = |line: String| metrics.encode().lines().any(|found| found == line);
+    assert!(shown(format!("logsink_drain_lag_records{{partition=\"0\"}} {appended}")));
     assert!(metrics.queue_disk_bytes.get() > 3_500);
     reader.commit(&[Position { partition: 0, offset: appended as i64 }]).unwrap();
+    writer.ready().await.unwrap();
     writer.append(batch(appended)).await.unwrap();
+    assert!(shown("logsink_drain_lag_records{partition=\"0\"} 1".into()), "{}", metrics.encode());
     assert_eq!(metrics.queue_lost.get(), 0);
 }
 

@@ -27,7 +27,8 @@ impl KafkaDeadLetters {
     /// When a property is wrong.
     pub fn connect(options: &KafkaOptions) -> Result<Self, QueueError> {
         let source = options.topic.clone();
-        let options = KafkaOptions { topic: format!("{source}.dead"), partitions: 1, ..options.clone() };
+        let options =
+            KafkaOptions { topic: format!("{source}.dead"), partitions: options.partitions.min(1), ..options.clone() };
         Ok(Self { producer: Producer::new(options)?, source })
     }
 

@@ -4,24 +4,25 @@
 //! waits for it. What it reads stands in a bounded buffer; when drain does not take it for a while, the partitions are paused.
 //! Offsets are committed only as drain says.
 
+mod lag;
+mod poller;
+mod rebalance;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use rdkafka::{
-    ClientContext, Message as _, Offset, TopicPartitionList,
-    config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
-    error::{KafkaError, KafkaResult},
-};
 use tokio::sync::{Notify, oneshot};
 
-use super::{KafkaOptions, Topic, config_error, from_kafka, payload, queue_error};
-use crate::queue::{BoxFuture, Fetched, Message, Position, QueueError, QueueReader};
+use self::{poller::Poller, rebalance::Context};
+use super::{KafkaOptions, Topic, config_error};
+use crate::{
+    metrics::Metrics,
+    queue::{BoxFuture, Fetched, Message, Position, QueueError, QueueReader},
+};
 
 /// - no commits and no positions but ours;
 /// - `cooperative-sticky`: a member that comes or goes does not stop the others;
@@ -38,16 +39,6 @@ const PROPERTIES: [(&str, &str); 8] = [
     ("queued.max.messages.kbytes", "32768"),
     ("allow.auto.create.topics", "false"),
 ];
-
-/// Bytes that wait for `next`; one message more may be in. Two reads of drain's usual size.
-const BUFFER_BYTES_MAX: usize = 16 << 20;
-/// How long the buffer stays full before the partitions are paused. Pausing makes librdkafka throw away what it has read
-/// ahead, so it is not for every hiccup; rebalances wait so long at most.
-const PAUSE_AFTER: Duration = Duration::from_millis(500);
-/// How long a poll waits for a message: how late a close or a resumption is noticed.
-const POLL: Duration = Duration::from_millis(50);
-/// How often positions are committed: a restart reads at most so much again, beside what was under way.
-const COMMIT_EVERY: Duration = Duration::from_millis(200);
 
 /// Between attempts to create the topic; each one takes some seconds by itself.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -67,8 +58,8 @@ enum Stage {
     Failed,
 }
 
-#[derive(Default)]
 struct Shared {
+    metrics: Arc<Metrics>,
     state: Mutex<State>,
     /// Something stands in the buffer, or the thread has ended.
     ready: Notify,
@@ -125,8 +116,9 @@ impl KafkaReader {
     ///
     /// # Errors
     /// When a property is wrong.
-    pub fn connect(options: &KafkaOptions, group: &str) -> Result<Self, QueueError> {
-        let shared = Arc::new(Shared::default());
+    pub fn connect(options: &KafkaOptions, group: &str, metrics: Arc<Metrics>) -> Result<Self, QueueError> {
+        let shared = Shared { metrics, state: Mutex::default(), ready: Notify::new(), room: Condvar::new() };
+        let shared = Arc::new(shared);
         let mut config = options.client(&PROPERTIES);
         config.set("group.id", group);
         let consumer = config.create_with_context(Context(Arc::clone(&shared))).map_err(config_error)?;
@@ -227,207 +219,5 @@ impl Drop for KafkaReader {
     fn drop(&mut self) {
         self.shared.state().closing = true;
         self.shared.room.notify_one();
-    }
-}
-
-// === The thread ===
-
-struct Poller {
-    shared: Arc<Shared>,
-    consumer: BaseConsumer<Context>,
-    topic: String,
-}
-
-impl Poller {
-    /// Joins the group, on a thread of its own.
-    fn start(self) -> Result<oneshot::Receiver<Result<(), QueueError>>, QueueError> {
-        self.consumer.subscribe(&[&self.topic]).map_err(config_error)?;
-        let (end, ended) = oneshot::channel();
-        let run = move || {
-            let shared = Arc::clone(&self.shared);
-            // Whoever does not wait for the end does not want its answer.
-            let _ = end.send(self.run());
-            shared.state().ended = true;
-            shared.ready.notify_one();
-        };
-        match thread::Builder::new().name("logsink-kafka".into()).spawn(run) {
-            Ok(_) => Ok(ended),
-            Err(error) => Err(QueueError::Failed(format!("cannot start the Kafka reader's thread: {error}"))),
-        }
-    }
-
-    /// Ends when the reader is closed, with the last positions committed.
-    fn run(self) -> Result<(), QueueError> {
-        // The assignment that is paused, by its number.
-        let mut paused = None;
-        let mut committed = Instant::now();
-        loop {
-            self.flow(&mut paused);
-            if self.shared.state().closing {
-                break;
-            }
-            match self.consumer.poll(POLL) {
-                None => {}
-                Some(Ok(message)) => {
-                    let position = Position { partition: message.partition(), offset: message.offset() };
-                    let (payload, mut headers) = (payload(message.payload()), from_kafka(message.headers()));
-                    headers.appended_ms = message.timestamp().to_millis();
-                    let epoch = self.shared.state().epochs.get(&position.partition).copied().unwrap_or(0);
-                    self.shared.push(Event::Message(Message {
-                        position,
-                        epoch,
-                        payload,
-                        headers,
-                        dropped: Vec::new(),
-                    }));
-                }
-                Some(Err(error)) => match queue_error(&error, 0, 0) {
-                    QueueError::Failed(_) => self.shared.push(Event::Error(queue_error(&error, 0, 0))),
-                    // librdkafka tries again by itself.
-                    _ => tracing::warn!(%error, topic = self.topic, "reading from Kafka"),
-                },
-            }
-            if committed.elapsed() >= COMMIT_EVERY {
-                committed = Instant::now();
-                self.commit(CommitMode::Async)?;
-            }
-        }
-        let committed = self.commit(CommitMode::Sync);
-        // Dropping the consumer leaves the group.
-        drop(self.consumer);
-        committed
-    }
-
-    /// Holds back while the buffer is full: a moment by waiting, longer by pausing.
-    fn flow(&self, paused: &mut Option<u64>) {
-        let mut state = self.shared.state();
-        if paused.is_some() {
-            if state.bytes <= BUFFER_BYTES_MAX / 2 {
-                *paused = None;
-                drop(state);
-                self.with_assignment("resume", |partitions| self.consumer.resume(partitions));
-            } else if *paused != Some(state.rebalances) {
-                // Partitions that came while we were paused run.
-                *paused = Some(state.rebalances);
-                drop(state);
-                self.with_assignment("pause", |partitions| self.consumer.pause(partitions));
-            }
-            return;
-        }
-        if state.bytes < BUFFER_BYTES_MAX {
-            return;
-        }
-        let is_full = |state: &mut State| state.bytes >= BUFFER_BYTES_MAX && !state.closing;
-        let waited = self.shared.room.wait_timeout_while(state, PAUSE_AFTER, is_full);
-        (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if is_full(&mut state) {
-            *paused = Some(state.rebalances);
-            drop(state);
-            self.with_assignment("pause", |partitions| self.consumer.pause(partitions));
-        }
-    }
-
-    fn with_assignment(&self, action: &str, act: impl FnOnce(&TopicPartitionList) -> KafkaResult<()>) {
-        if let Err(error) = self.consumer.assignment().and_then(|partitions| act(&partitions)) {
-            // A rebalance comes between: it is tried again after the next poll, or does not matter any more.
-            tracing::debug!(%error, topic = self.topic, "cannot {action} the partitions");
-        }
-    }
-
-    fn commit(&self, mode: CommitMode) -> Result<(), QueueError> {
-        let positions = {
-            let mut state = self.shared.state();
-            // The last commit is made anew: the one before it may have failed.
-            let is_wanted = state.is_dirty || matches!(mode, CommitMode::Sync);
-            if !is_wanted || state.positions.is_empty() {
-                return Ok(());
-            }
-            state.is_dirty = false;
-            positions(&self.topic, &state.positions)?
-        };
-        match self.consumer.commit(&positions, mode) {
-            Ok(()) => Ok(()),
-            // What is not committed is read again.
-            Err(error) if matches!(mode, CommitMode::Async) => {
-                tracing::warn!(%error, topic = self.topic, "cannot commit the positions in Kafka");
-                self.shared.state().is_dirty = true;
-                Ok(())
-            }
-            Err(error) => Err(QueueError::Unavailable(format!("cannot commit the last positions in Kafka: {error}"))),
-        }
-    }
-}
-
-fn positions(topic: &str, offsets: &BTreeMap<i32, i64>) -> Result<TopicPartitionList, QueueError> {
-    let mut list = TopicPartitionList::with_capacity(offsets.len());
-    for (&partition, &offset) in offsets {
-        let added = list.add_partition_offset(topic, partition, Offset::Offset(offset));
-        added.map_err(|error| QueueError::Failed(format!("an offset that Kafka does not know: {error}")))?;
-    }
-    Ok(list)
-}
-
-/// What librdkafka calls back, on the thread that polls.
-struct Context(Arc<Shared>);
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        super::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        super::Logged.error(error, reason);
-    }
-}
-
-impl ConsumerContext for Context {
-    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let mut state = self.0.state();
-        match rebalance {
-            Rebalance::Assign(list) => {
-                for partition in list.elements().iter().map(|element| element.partition()) {
-                    *state.epochs.entry(partition).or_default() += 1;
-                    state.assigned.push(partition);
-                }
-                state.rebalances += 1;
-            }
-            Rebalance::Revoke(list) => {
-                let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
-                let revoked = |partition: &i32| partitions.contains(partition);
-                state.assigned.retain(|partition| !revoked(partition));
-                let (last, kept): (BTreeMap<_, _>, _) =
-                    mem::take(&mut state.positions).into_iter().partition(|(partition, _)| revoked(partition));
-                state.positions = kept;
-                state.rebalances += 1;
-                let buffer = mem::take(&mut state.buffer).into_iter();
-                state.buffer = buffer
-                    .filter(|event| !matches!(event, Event::Message(message) if revoked(&message.position.partition)))
-                    .collect();
-                let bytes = |event: &Event| match event {
-                    Event::Message(message) => message.payload.len(),
-                    Event::Revoked(_) | Event::Error(_) => 0,
-                };
-                state.bytes = state.buffer.iter().map(bytes).sum();
-                drop(state);
-                if let (Some(element), false) = (list.elements().first(), last.is_empty()) {
-                    // The next reader begins where this one ended; when it fails, it reads a little again.
-                    let commit = |list| consumer.commit(&list, CommitMode::Async).map_err(config_error);
-                    if let Err(error) = positions(element.topic(), &last).and_then(commit) {
-                        tracing::warn!(%error, "cannot commit the positions of partitions that go to another reader");
-                    }
-                }
-                if !partitions.is_empty() {
-                    self.0.push(Event::Revoked(partitions));
-                }
-            }
-            Rebalance::Error(error) => tracing::warn!(%error, "a rebalance in Kafka failed"),
-        }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        if let Err(error) = result {
-            // The positions are kept and committed again with the next ones, and at the end.
-            tracing::warn!(%error, "Kafka refused a commit of positions");
-        }
     }
 }

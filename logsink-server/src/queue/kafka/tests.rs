@@ -1,7 +1,9 @@
-//! What needs no broker; the rest is in `broker`, for `make test`, which has one.
+//! What needs no broker, or only librdkafka's own mock of one (`mock`); the rest is in `broker`, for `make test`, which has
+//! a real one.
 
 #[cfg(feature = "real-servers")]
 mod broker;
+mod mock;
 
 use super::*;
 use crate::queue::{Batch, QueueWriter};

@@ -1,8 +1,17 @@
 //! The writing end: idempotent, answered when all in-sync replicas have the message.
+//!
+//! librdkafka gives a producer up for good when it cannot promise idempotence any more, such as after the brokers have lost
+//! what they knew of it. It is replaced then: senders repeat what was not acknowledged, and the index knows repeats.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use rdkafka::{
+    ClientConfig,
     message::OwnedHeaders,
-    producer::{FutureProducer, FutureRecord, future_producer::DeliveryFuture},
+    producer::{FutureProducer, FutureRecord, Producer as _, future_producer::DeliveryFuture},
 };
 
 use super::{KafkaOptions, Logged, Topic, config_error, queue_error, to_kafka};
@@ -19,6 +28,9 @@ const PROPERTIES: [(&str, &str); 6] = [
     ("message.timeout.ms", "15000"),
     ("queue.buffering.max.kbytes", "262144"),
 ];
+
+/// How long the brokers may take to say how the topic is: readiness answers within a second.
+const READY_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// The writing end. A sender's messages go to one partition, chosen by its instance id or else its service, so that they
 /// stay in order.
@@ -46,11 +58,17 @@ impl QueueWriter for KafkaWriter {
             self.0.answer(sent).await
         })
     }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), QueueError>> {
+        Box::pin(self.0.ready())
+    }
 }
 
 /// Sends to one topic.
 pub(super) struct Producer {
-    producer: FutureProducer<Logged>,
+    config: ClientConfig,
+    /// Replaced when librdkafka has given it up.
+    producer: Mutex<FutureProducer<Logged>>,
     pub(super) topic: Topic,
 }
 
@@ -65,7 +83,46 @@ impl Producer {
         let mut config = options.client(&PROPERTIES);
         config.set("message.max.bytes", options.message_bytes_max.to_string());
         let producer = config.create_with_context(Logged).map_err(config_error)?;
-        Ok(Self { producer, topic: Topic::new(options) })
+        Ok(Self { config, producer: Mutex::new(producer), topic: Topic::new(options) })
+    }
+
+    fn current(&self) -> MutexGuard<'_, FutureProducer<Logged>> {
+        // It is replaced in one step.
+        self.producer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A producer that works as far as librdkafka knows.
+    fn producer(&self) -> Result<FutureProducer<Logged>, QueueError> {
+        let mut current = self.current();
+        if let Some((code, reason)) = current.client().fatal_error() {
+            tracing::error!(
+                %code, reason, topic = self.topic.options.topic,
+                "librdkafka has given the producer up: going on with a new one"
+            );
+            // What is under way in the old one has failed already. Its end may wait for its threads: not here.
+            let old = std::mem::replace(&mut *current, self.config.create_with_context(Logged).map_err(config_error)?);
+            tokio::task::spawn_blocking(move || drop(old));
+        }
+        Ok(current.clone())
+    }
+
+    /// Whether the topic can be written: its brokers answer, and each of its partitions has a leader.
+    async fn ready(&self) -> Result<(), QueueError> {
+        let (producer, topic) = (self.producer()?, self.topic.options.topic.clone());
+        let asked = tokio::task::spawn_blocking(move || producer.client().fetch_metadata(Some(&topic), READY_TIMEOUT));
+        let asked = asked.await.map_err(|error| QueueError::Failed(format!("asking Kafka failed: {error}")))?;
+        let brokers = self.topic.options.brokers.join(",");
+        let metadata = asked
+            .map_err(|error| QueueError::Unavailable(format!("Kafka at {brokers} does not answer in time: {error}")))?;
+        let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        let headless = partitions.filter(|partition| partition.leader() < 0).count();
+        match headless {
+            0 => Ok(()),
+            _ => Err(QueueError::Unavailable(format!(
+                "{headless} partitions of the Kafka topic {} have no leader",
+                self.topic.options.topic
+            ))),
+        }
     }
 
     /// Hands a message to librdkafka, which copies it. Without a key any partition will do.
@@ -74,7 +131,7 @@ impl Producer {
         if !key.is_empty() {
             record = record.key(key);
         }
-        match self.producer.send_result(record) {
+        match self.producer()?.send_result(record) {
             Ok(delivery) => Ok(Sent { delivery, bytes: payload.len() }),
             Err((error, _)) => Err(queue_error(&error, payload.len(), self.topic.options.message_bytes_max)),
         }
@@ -85,7 +142,7 @@ impl Producer {
         match sent.delivery.await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err((error, _))) => Err(queue_error(&error, sent.bytes, self.topic.options.message_bytes_max)),
-            Err(_) => Err(QueueError::Unavailable("the Kafka producer was closed".into())),
+            Err(_) => Err(QueueError::Unavailable("the Kafka producer was replaced: send it again".into())),
         }
     }
 }

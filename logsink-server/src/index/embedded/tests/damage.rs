@@ -62,6 +62,12 @@ async fn a_damaged_block_is_named_and_the_others_answer() {
         let found = ids(&store, "").await;
         assert_eq!(found.len(), 200, "kind {kind}");
         assert!(found.iter().all(|id| all.contains(id) && !id.starts_with("0-2-") && !id.starts_with("0-3-")));
+        assert!(store.warnings()[0].contains("0000000001.parquet: "), "{:?}", store.warnings());
+        // The answer says what it lacks, and only where it lacks something.
+        let warned = "the block 1970-01-01/0000000001.parquet is damaged: its 100 events are not searched";
+        assert_eq!(store.search(&query("")).await.unwrap().warnings, [warned]);
+        let elsewhere = Query { to_ns: 50, ..query("") };
+        assert_eq!(store.search(&elsewhere).await.unwrap().warnings, [""; 0]);
         assert_eq!(store.stats().blocks_damaged, 1);
         let damaged = store.damaged();
         assert!(damaged.len() == 1 && damaged[0].contains("0000000001.parquet: "), "{damaged:?}");

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::timeout;
 
 use super::{super::*, batch};
-use crate::queue::{Batch, DeadLetters, Fetched, Message, Position, QueueReader, QueueWriter};
+use crate::{
+    metrics::Metrics,
+    queue::{Batch, DeadLetters, Fetched, Message, Position, QueueReader, QueueWriter},
+};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -50,7 +53,7 @@ async fn what_is_committed_is_not_read_again_and_the_rest_is() {
     let appended = (0..100).map(|index| writer.append(batch(index)));
     futures_util::future::try_join_all(appended).await.unwrap();
 
-    let mut reader = KafkaReader::connect(&options, "group").unwrap();
+    let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
     let messages = read(&mut reader, 100).await;
     assert_eq!(sequences(&messages), (0..100).collect());
     for message in &messages {
@@ -66,7 +69,7 @@ async fn what_is_committed_is_not_read_again_and_the_rest_is() {
     reader.commit(&after(done)).unwrap();
     Box::new(reader).close().await.unwrap();
 
-    let mut reader = KafkaReader::connect(&options, "group").unwrap();
+    let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
     assert_eq!(sequences(&read(&mut reader, rest.len()).await), sequences(rest));
     Box::new(reader).close().await.unwrap();
 }
@@ -75,13 +78,13 @@ async fn what_is_committed_is_not_read_again_and_the_rest_is() {
 async fn a_second_reader_takes_over_half_and_then_all() {
     let options = options("rebalance");
     let writer = KafkaWriter::connect(&options).unwrap();
-    let mut first = KafkaReader::connect(&options, "group").unwrap();
+    let mut first = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
     let appended = (0..200).map(|index| writer.append(batch(index)));
     futures_util::future::try_join_all(appended).await.unwrap();
     let messages = read(&mut first, 200).await;
     first.commit(&after(&messages)).unwrap();
 
-    let mut second = KafkaReader::connect(&options, "group").unwrap();
+    let mut second = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
     // The second one joins when it is asked, and has nothing to read.
     let (revoked, _) = tokio::join!(next(&mut first), timeout(Duration::from_secs(10), second.next(1)));
     let Fetched::Revoked(revoked) = revoked else { panic!("partitions go to the second reader") };
@@ -121,7 +124,7 @@ async fn a_second_reader_takes_over_half_and_then_all() {
 async fn a_reader_that_is_not_asked_holds_back_and_loses_nothing() {
     let options = options("pause");
     let writer = KafkaWriter::connect(&options).unwrap();
-    let mut reader = KafkaReader::connect(&options, "group").unwrap();
+    let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
     // 60 MiB: more than the reader's buffer, so that it pauses.
     for chunk in 0..6 {
         let appended = (0..10).map(|index| {
@@ -159,7 +162,7 @@ async fn dead_letters_go_to_their_own_topic() {
     };
     letters.put(&message, Some(2), "mapping", b"record").await.unwrap();
     let dead = KafkaOptions { topic: format!("{}.dead", options.topic), ..options };
-    let mut reader = KafkaReader::connect(&dead, "group").unwrap();
+    let mut reader = KafkaReader::connect(&dead, "group", Metrics::new()).unwrap();
     let read = read(&mut reader, 1).await;
     assert_eq!((&*read[0].payload, read[0].headers.sequence), (b"record".as_slice(), Some(7)));
     Box::new(reader).close().await.unwrap();

@@ -1,0 +1,95 @@
+//! Against the mock cluster that librdkafka has built in: what a real one shows only after a long time or with luck.
+
+use std::{sync::Arc, time::Duration};
+
+use rdkafka::{
+    mocking::MockCluster,
+    producer::DefaultProducerContext,
+    types::{RDKafkaApiKey, RDKafkaRespErr},
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{super::*, batch};
+use crate::{
+    metrics::Metrics,
+    queue::{Fetched, Position, QueueReader, QueueWriter},
+};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn cluster() -> (MockCluster<'static, DefaultProducerContext>, KafkaOptions) {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("logs", 2, 1).unwrap();
+    let options = KafkaOptions {
+        brokers: vec![cluster.bootstrap_servers()],
+        topic: "logs".into(),
+        partitions: 0,
+        ..KafkaOptions::default()
+    };
+    (cluster, options)
+}
+
+/// Reads on until the metrics show these lines.
+async fn until_shown(metrics: &Metrics, lines: &[&str]) {
+    let started = Instant::now();
+    loop {
+        let text = metrics.encode();
+        if lines.iter().all(|line| text.lines().any(|found| found == *line)) {
+            return;
+        }
+        assert!(started.elapsed() < DEADLINE, "not {lines:?} in:\n{text}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_committed_yet_is_the_lag() {
+    let (_cluster, options) = cluster();
+    let writer = KafkaWriter::connect(&options).unwrap();
+    let mut offsets = [0; 2];
+    for index in 0..40 {
+        writer.append(batch(index)).await.unwrap();
+    }
+    let metrics = Metrics::new();
+    let mut reader = KafkaReader::connect(&options, "group", Arc::clone(&metrics)).unwrap();
+    let mut read = 0;
+    while read < 40 {
+        if let Fetched::Messages(messages) = timeout(DEADLINE, reader.next(1 << 20)).await.unwrap().unwrap() {
+            read += messages.len();
+            messages.iter().for_each(|message| offsets[message.position.partition as usize] += 1);
+        }
+    }
+    let line = |partition: usize, lag: i64| format!("logsink_drain_lag_records{{partition=\"{partition}\"}} {lag}");
+    until_shown(&metrics, &[&line(0, offsets[0]), &line(1, offsets[1])]).await;
+    reader.commit(&[Position { partition: 0, offset: offsets[0] - 3 }]).unwrap();
+    until_shown(&metrics, &[&line(0, 3), &line(1, offsets[1])]).await;
+    timeout(DEADLINE, Box::new(reader).close()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_producer_given_up_by_librdkafka_is_replaced() {
+    let (cluster, options) = cluster();
+    // The brokers do not let it be idempotent: librdkafka never tries again with this producer.
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+    cluster.request_errors(RDKafkaApiKey::InitProducerId, &[refused]);
+    let writer = KafkaWriter::connect(&options).unwrap();
+    let error = timeout(DEADLINE, writer.append(batch(0))).await.unwrap().unwrap_err();
+    assert!(matches!(&error, QueueError::Unavailable(_)), "{error:?}");
+    timeout(DEADLINE, writer.append(batch(1))).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_topic_that_cannot_be_written_is_not_ready() {
+    let (cluster, options) = cluster();
+    let writer = KafkaWriter::connect(&options).unwrap();
+    writer.append(batch(0)).await.unwrap();
+    writer.ready().await.unwrap();
+    cluster.broker_down(1).unwrap();
+    let error = timeout(DEADLINE, writer.ready()).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("does not answer in time"), "{error}");
+    cluster.broker_up(1).unwrap();
+    let started = Instant::now();
+    while let Err(error) = writer.ready().await {
+        assert!(started.elapsed() < DEADLINE, "{error}");
+    }
+}
