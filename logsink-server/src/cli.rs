@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 it failed; 2 the arguments or the configuration are wrong.
 
 pub mod check;
+pub mod client;
 pub mod query;
 pub mod rules;
 pub mod serve;

@@ -11,6 +11,7 @@ use std::{
 use clap::Args;
 use serde_json::Value;
 
+use super::client::ServerArgs;
 use crate::{
     api::search::Found,
     error::Error,
@@ -42,9 +43,8 @@ pub struct QueryArgs {
     /// One JSON object a line
     #[arg(long)]
     json: bool,
-    /// The server to ask
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4318", env = "LOGSINK_SERVER_URL")]
-    server: String,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 const EXAMPLES: &str = r#"Expressions:
@@ -71,8 +71,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 pub async fn run(args: QueryArgs) -> Result<(), Error> {
     let stdout = io::stdout();
     let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build();
-    let client = client.map_err(|error| Error::Failed(format!("cannot make an HTTP client: {error}")))?;
+    let client = args.server.client(REQUEST_TIMEOUT)?;
     let mut left = if args.all { usize::MAX } else { args.limit };
     let (mut from, mut to, mut cursor) = (args.from.clone(), args.to.clone(), None);
     let mut warned = Vec::new();
@@ -102,13 +101,13 @@ async fn ask(
     limit: usize,
     cursor: Option<&str>,
 ) -> Result<Found, Error> {
-    let url = format!("{}/api/v1/search", args.server.trim_end_matches('/'));
+    let url = format!("{}/api/v1/search", args.server.url.trim_end_matches('/'));
     let limit = limit.to_string();
     let parameters = [("q", args.expression.as_str()), ("from", from), ("to", to), ("limit", &limit)];
     let request = client.get(&url).query(&parameters).query(&cursor.map(|cursor| [("cursor", cursor)]));
-    let response = request.send().await.map_err(|error| unreachable(&args.server, &error))?;
+    let response = request.send().await.map_err(|error| args.server.unreachable(&error))?;
     let status = response.status();
-    let body = response.bytes().await.map_err(|error| unreachable(&args.server, &error))?;
+    let body = response.bytes().await.map_err(|error| args.server.unreachable(&error))?;
     if status.is_success() {
         let wrong = |error| Error::Failed(format!("{url} did not answer like a logsink-server: {error}"));
         return serde_json::from_slice(&body).map_err(wrong);
@@ -118,20 +117,6 @@ async fn ask(
     let message = said.map_or_else(|| format!("{url} answered {status}"), ToOwned::to_owned);
     let message = message.replacen("q: ", "the expression: ", usize::from(message.starts_with("q: ")));
     Err(if status.as_u16() == 400 { Error::Usage(message) } else { Error::Failed(message) })
-}
-
-fn unreachable(server: &str, error: &reqwest::Error) -> Error {
-    if error.is_builder() {
-        return Error::Usage(format!("--server {server} is not a URL: write it like http://127.0.0.1:4318"));
-    }
-    // reqwest's own text repeats the URL with the whole query; its root cause says what happened.
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    Error::Failed(format!(
-        "cannot reach {server}: {cause}: is logsink-server running there? Name another with --server"
-    ))
 }
 
 /// Says once what the answer lacks, where it does not mix with the events.
