@@ -82,11 +82,12 @@ impl App {
         serde_json::from_str(&self.ask("cost")).expect("costs are JSON")
     }
 
-    /// Ends it as a program ends: the guard is dropped, which flushes.
-    pub fn quit(mut self) {
+    /// Ends it as a program ends: the guard is dropped, which flushes. Returns what it wrote to stderr over its life.
+    pub fn quit(mut self) -> String {
         self.ask("quit");
         let status = self.process.wait(Duration::from_secs(20));
         assert!(status.success(), "{status}");
+        self.stderr()
     }
 
     /// SIGSTOP.
