@@ -108,6 +108,9 @@ impl Producer {
 
     /// Whether the topic can be written: its brokers answer, and each of its partitions has a leader.
     async fn ready(&self) -> Result<(), QueueError> {
+        // First: to a producer's question about a topic that is missing, brokers answer by making it, and as they like:
+        // by default with one partition and messages of 1 MiB.
+        self.topic.ready_within(READY_TIMEOUT).await?;
         let (producer, topic) = (self.producer()?, self.topic.options.topic.clone());
         let asked = tokio::task::spawn_blocking(move || producer.client().fetch_metadata(Some(&topic), READY_TIMEOUT));
         let asked = asked.await.map_err(|error| QueueError::Failed(format!("asking Kafka failed: {error}")))?;
