@@ -172,6 +172,16 @@ impl Server {
         [&["--server".into(), self.http_url("").into()][..], &self.credentials].concat()
     }
 
+    /// A counter of `/metrics`, by its full name; 0 when it is not there.
+    ///
+    /// # Panics
+    /// When the server does not answer.
+    pub fn counter(&self, name: &str) -> u64 {
+        let answer = http::get(&self.http_url("/metrics")).expect("the server answers");
+        let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
+        answer.body.lines().find_map(value).unwrap_or_default()
+    }
+
     /// `logsink-server query`, all pages of the last hour, newest first.
     ///
     /// # Errors
