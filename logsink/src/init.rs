@@ -302,8 +302,9 @@ fn tick(reload: Arc<Reload>, sole: bool) -> Box<dyn FnMut() + Send> {
 /// Sends the records of the `log` crate through `tracing`.
 #[cfg(feature = "log")]
 fn take_log_records() {
+    use crate::voice::say;
     if tracing_log::LogTracer::init().is_err() {
-        worker::say("another logger is set for the `log` crate: its records do not come through logsink");
+        say("another logger is set for the `log` crate: its records do not come through logsink");
         return;
     }
     follow_level();

@@ -30,9 +30,9 @@ use crate::{
     queue, retry,
     source::RuleSource,
     transport::Transport,
+    voice::say,
 };
 use health::Health;
-pub(crate) use health::say;
 use pending::Pending;
 use send::{Item, Sender};
 
@@ -185,7 +185,7 @@ impl Worker {
             }
         }
         let report = health::lock(&self.health).report_last(&self.metrics.snapshot());
-        report.iter().for_each(|line| say(line));
+        report.iter().for_each(say);
         flushed
     }
 

@@ -14,7 +14,7 @@ use super::{
     follower::{Received, name},
     stopped,
 };
-use crate::reload::Reload;
+use crate::{reload::Reload, voice::say};
 
 /// The key of the document for all services.
 pub const GLOBAL_KEY: &str = "/logsink/rules/global";
@@ -153,17 +153,17 @@ impl Readings {
                 Ok(reading) => {
                     self.pause.reset();
                     if self.told {
-                        eprintln!("logsink: etcd at {} is back", self.endpoints.join(","));
+                        say(format_args!("etcd at {} is back", self.endpoints.join(",")));
                         self.told = false;
                     }
                     return reading;
                 }
                 Err(error) => {
                     if !self.told && self.pause.next > self.pause.first {
-                        eprintln!(
-                            "logsink: etcd at {} is away, the rules in force stay: {error}",
+                        say(format_args!(
+                            "etcd at {} is away, the rules in force stay: {error}",
                             self.endpoints.join(",")
-                        );
+                        ));
                         self.told = true;
                     }
                     self.pause.wait().await;
