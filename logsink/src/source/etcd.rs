@@ -282,3 +282,23 @@ fn plain(error: &etcd_client::Error) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_shows_each_scope_by_itself() {
+        let entry = |value: &[u8], revision| Entry { value: value.to_vec(), revision };
+        let own = "/logsink/rules/service/app";
+        let mut reading = Reading { revision: 9, ..Reading::default() };
+        assert_eq!(
+            received(&reading, [GLOBAL_KEY, own]),
+            Received { revision: "g0-s0".into(), texts: [Ok(None), Ok(None)] }
+        );
+        reading.entries.insert(GLOBAL_KEY.into(), entry(b"filter = \"warn\"", 4));
+        reading.entries.insert(own.into(), entry(b"\xff", 7));
+        let expected = [Ok(Some("filter = \"warn\"".into())), Err("the value is not UTF-8".into())];
+        assert_eq!(received(&reading, [GLOBAL_KEY, own]), Received { revision: "g4-s7".into(), texts: expected });
+    }
+}
