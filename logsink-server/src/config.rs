@@ -381,7 +381,10 @@ impl Config {
             format!("{request} is more than a request may have: write 512MiB at most")
         })?;
         ensure(self.queue.disk_bytes_max >= Bytes::mib(128), "queue.disk_bytes_max", || {
-            format!("{} is too little for the events that wait for their block: write 128MiB at least", self.queue.disk_bytes_max)
+            format!(
+                "{} is too little for the events that wait for their block: write 128MiB at least",
+                self.queue.disk_bytes_max
+            )
         })?;
         // A frame of the on-disk log takes a little more than that.
         ensure(self.mode() == Mode::Cluster || request <= Bytes::mib(16), "ingest.request_bytes_max", || {
@@ -491,7 +494,10 @@ mod tests {
                 "drain.pending_bytes_max: 1MiB is less than ingest.request_bytes_max",
             ),
             ("[queue]\ndisk_bytes_max='64MiB'", "queue.disk_bytes_max: 64MiB is too little"),
-            ("[ingest]\nrequest_bytes_max='32MiB'", "ingest.request_bytes_max: 32MiB is more than the on-disk log takes"),
+            (
+                "[ingest]\nrequest_bytes_max='32MiB'",
+                "ingest.request_bytes_max: 32MiB is more than the on-disk log takes",
+            ),
             ("[kafka]\nbrokers=['k']\n[elasticsearch]\nurls=['http://e']", "kafka.brokers: `k` is not host:port"),
             ("[kafka]\nbrokers=['k:1']\n[elasticsearch]\nurls=['e']", "elasticsearch.urls: `e` is not an http:// or"),
         ] {

@@ -61,8 +61,8 @@ pub struct EmbeddedOptions {
     pub retention_bytes: Option<u64>,
     /// Events in a block. Default 65,536: measured to be the best between the cost of opening a block and that of reading it.
     pub block_rows: usize,
-    /// Bytes of messages in a block, which bounds the memory of the open block. Default 64 MiB: twice what 65,536 ordinary
-    /// events have.
+    /// Bytes that a block's messages take in the log, which bounds the memory of the open block and what the log has to keep
+    /// for it. Default 64 MiB: twice what 65,536 ordinary events have.
     pub block_bytes: usize,
     /// A block is published when its first message came in this long ago. Default one hour: it bounds how far behind the
     /// files are for those who read them with other programs, and what a restart has to read again, at 24 blocks a day.
@@ -321,7 +321,7 @@ impl Store {
             Novelty::Replayed => _ = self.counts.replayed.fetch_add(1, Ordering::Relaxed),
             Novelty::Resent => {
                 self.counts.resent.fetch_add(1, Ordering::Relaxed);
-                state.open.push(open::Message::nothing(taken.offset, now_ns()));
+                state.open.push(open::Message::nothing(message, now_ns()));
             }
         }
     }
@@ -330,7 +330,7 @@ impl Store {
     fn note_dead(&self, message: &Message) {
         let mut state = self.state();
         if place(message).is_ok_and(|offset| state.seen.note(offset, None) == Novelty::New) {
-            state.open.push(open::Message::nothing(message.position.offset, now_ns()));
+            state.open.push(open::Message::nothing(message, now_ns()));
         }
     }
 

@@ -272,6 +272,26 @@ async fn a_message_that_is_not_otlp_is_kept_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_log_of_messages_without_events_to_store_is_let_go_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = EmbeddedOptions { block_bytes: 16 << 10, ..EmbeddedOptions::new(dir.path()) };
+    let store = Embedded::open(options).unwrap();
+    let large = || Event { message: "x".repeat(4 << 10), ..Event::at(1) };
+    // A batch that its sender repeats again and again.
+    for offset in 0..8 {
+        store.write(&[events::from("a", 1, message(offset, &[large()]))]).await.unwrap();
+    }
+    assert!(store.resume_at() >= 4, "{}", store.resume_at());
+    // Events that a rule drops.
+    for offset in 8..16 {
+        let dropped = Message { dropped: vec![0], ..message(offset, &[large()]) };
+        store.write(&[dropped]).await.unwrap();
+    }
+    assert!(store.resume_at() >= 12, "{}", store.resume_at());
+    assert_eq!(ids(&store, "").await, ["0-0-0"]);
+}
+
+#[tokio::test]
 async fn a_full_disk_stops_writes_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 10);
