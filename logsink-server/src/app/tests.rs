@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::{
     logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, sync::watch, task::JoinHandle};
+use tokio::{net::TcpStream, runtime::Runtime, sync::watch, task::JoinHandle};
 use tonic::transport::Channel;
 
 use super::{Addresses, App};
@@ -254,4 +254,61 @@ async fn a_full_queue_is_said_and_is_over_when_there_is_room() {
     let server = Server::start_as(&config).await;
     server.find("&limit=1000", acked + 1).await;
     server.stop().await;
+}
+
+/// Three batches, each over both doors, as a client does whose answers were lost.
+async fn send_twice(server: &Server) {
+    for (sequence, message) in ["one", "two", "three"].into_iter().enumerate() {
+        let batch = ("i-1", sequence as u64);
+        assert_eq!(server.post(message, Some(batch)).await.status(), 200);
+        server.export(message, batch).await;
+    }
+}
+
+/// Waits until the index is done with so many records since the server's start; then exactly these three are found.
+async fn three_are_found(server: &Server, records: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (_, metrics) = server.get("/metrics").await;
+        if metrics.lines().any(|line| line == format!("logsink_drain_records_total {records}")) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{metrics}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (_, found) = server.get("/api/v1/search?from=2026-03-01&to=2026-03-02").await;
+    let found: Value = serde_json::from_str(&found).unwrap();
+    let mut found: Vec<_> =
+        found["hits"].as_array().unwrap().iter().map(|hit| hit["message"].as_str().unwrap()).collect();
+    found.sort_unstable();
+    assert_eq!(found, ["one", "three", "two"]);
+}
+
+#[test]
+fn a_batch_sent_again_is_found_once_also_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new().unwrap();
+    let crashed = runtime.block_on(async {
+        let server = Server::start(&dir).await;
+        send_twice(&server).await;
+        three_are_found(&server, 6).await;
+        server
+    });
+    // Nothing is told to stop: all that is left is what is on the disk.
+    runtime.shutdown_timeout(PATIENCE);
+    drop(crashed);
+    assert!(!dir.path().join("data/index/MANIFEST").exists());
+
+    Runtime::new().unwrap().block_on(async {
+        let server = Server::start(&dir).await;
+        send_twice(&server).await;
+        // Six are read again.
+        three_are_found(&server, 12).await;
+        server.stop().await;
+        assert!(dir.path().join("data/index/MANIFEST").exists());
+        let server = Server::start(&dir).await;
+        send_twice(&server).await;
+        three_are_found(&server, 6).await;
+        server.stop().await;
+    });
 }
