@@ -34,6 +34,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use tokio::sync::Semaphore;
+
 pub use self::stats::EmbeddedStats;
 use self::{
     block::Block,
@@ -103,6 +105,7 @@ const LOCK: &str = "LOCK";
 #[derive(Debug)]
 pub struct Embedded {
     store: Arc<Store>,
+    searching: Arc<Semaphore>,
     upkeep: Option<JoinHandle<()>>,
 }
 
@@ -173,7 +176,8 @@ impl Embedded {
             .name("embedded-upkeep".to_owned())
             .spawn(move || working.upkeep())
             .map_err(|error| IndexError::Failed(format!("cannot start a thread: {error}")))?;
-        Ok(Arc::new(Self { store, upkeep: Some(upkeep) }))
+        let searching = Arc::new(Semaphore::new(search::CONCURRENT_MAX));
+        Ok(Arc::new(Self { store, searching, upkeep: Some(upkeep) }))
     }
 
     /// The log offset to read from after a restart: every message before it is durable here. Some after it may be too; they
@@ -238,7 +242,15 @@ impl IndexWriter for Embedded {
 impl IndexReader for Embedded {
     fn search<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Page, IndexError>> {
         let (store, query) = (self.store.clone(), query.clone());
-        Box::pin(off_thread(move || store.search(&query)))
+        Box::pin(async move {
+            // The semaphore is never closed. The turn ends with the work, which goes on when its caller has given up.
+            let turn = self.searching.clone().acquire_owned().await;
+            off_thread(move || {
+                let _turn = turn;
+                store.search(&query)
+            })
+            .await
+        })
     }
 
     fn warnings(&self) -> Vec<String> {
