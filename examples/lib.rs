@@ -1,1 +1,1 @@
-//! Placeholder.
+//! Examples of logsink, one file each: `cargo run -p logsink-examples --example minimal`.

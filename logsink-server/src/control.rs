@@ -1,6 +1,6 @@
 //! The control plane: rules in, status out.
 //!
-//! A [`RuleStore`] keeps one document for all services and one for each: below the data directory ([`file`], standalone) or
+//! A [`RuleStore`] keeps one document for all services and one for each: below the data directory ([`mod@file`], standalone) or
 //! in etcd ([`etcd`], cluster). It refuses a document that does not compile, with line and column, and shows whoever watches
 //! the last good state: what gets into a file or into etcd by another way and is broken changes nothing. [`push`] hands the
 //! documents to subscribed processes, [`http`] lets people read and write them, and [`Control`] knows who runs what.
@@ -72,7 +72,7 @@ pub enum ControlError {
 
 /// Keeps the documents.
 pub trait RuleStore: Send + Sync + 'static {
-    /// Writes a document that [`check`] has passed; `None` removes it. Resolves with its revision, once `watch` shows it.
+    /// Writes a document that was checked before; `None` removes it. Resolves with its revision, once `watch` shows it.
     fn write<'a>(&'a self, scope: &'a Scope, text: Option<String>) -> BoxFuture<'a, Result<String, ControlError>>;
     /// The good documents, now and after every change. `None` until the store has been read.
     fn watch(&self) -> watch::Receiver<Option<Arc<Snapshot>>>;

@@ -211,6 +211,7 @@ fn headers(map: &HeaderMap) -> Headers {
         sequence: text(header::SEQUENCE).and_then(|sequence| sequence.parse().ok()),
         rules: text(header::RULES),
         lost: text(header::LOST),
+        appended_ms: None,
     }
 }
 

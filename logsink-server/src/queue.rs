@@ -22,6 +22,16 @@ pub struct Headers {
     pub rules: Option<String>,
     /// The sender's loss counters.
     pub lost: Option<String>,
+    /// When the queue took the message, Unix milliseconds; set by the queue (in Kafka it is the message's timestamp). It is
+    /// the time of records that bring none: the same however often the message is read.
+    pub appended_ms: Option<i64>,
+}
+
+impl Headers {
+    /// `appended_ms` in Unix nanoseconds; 0 when the queue did not say.
+    pub fn appended_ns(&self) -> u64 {
+        self.appended_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0).saturating_mul(1_000_000)
+    }
 }
 
 /// What ingest appends: the bytes of one checked `ExportLogsServiceRequest`.

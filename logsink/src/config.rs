@@ -210,8 +210,11 @@ impl Config {
     /// # Errors
     /// When it is not TOML, or has a key that is not known or a value of a wrong type. `name` says where the text is from.
     pub fn from_toml(text: &str, name: &str) -> Result<Self, ConfigError> {
-        toml::from_str(text)
-            .map_err(|error| ConfigError { field: name.to_owned(), message: error.to_string().trim_end().to_owned() })
+        toml::from_str(text).map_err(|error| {
+            // The error's own text shows the line over several lines; one sentence with the place is enough.
+            let place = error.span().map(|span| place(text, span.start)).unwrap_or_default();
+            ConfigError { field: name.to_owned(), message: format!("{place}{}", error.message()) }
+        })
     }
 
     /// Checks every value.
@@ -321,6 +324,14 @@ pub enum Rules {
     Etcd(Vec<String>),
     /// The server of the gRPC endpoint.
     Push,
+}
+
+/// `line 3, column 7: ` of a byte offset, the column in characters.
+fn place(text: &str, offset: usize) -> String {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    format!("line {line}, column {column}: ")
 }
 
 fn etcd_source(urls: Vec<String>) -> Result<Rules, ConfigError> {

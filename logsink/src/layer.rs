@@ -113,7 +113,9 @@ impl LogsinkLayer {
         let around = self.context(outside, inside, event, context);
         let mut draft = writers.get(&self.queue).draft(callsite.head.len(), around.len() + FINISH_BYTES)?;
         let mut encoder = EventEncoder::new(&mut draft, callsite, now);
+        let unfinished = Unfinished { metrics: &self.metrics, severity: callsite.severity };
         event.record(&mut encoder);
+        std::mem::forget(unfinished);
         let outcome = encoder.finish();
         if draft.failed() {
             return Err(Reason::QueueFull);
@@ -238,6 +240,18 @@ impl LogsinkLayer {
             }
         }
         Ok(())
+    }
+}
+
+/// Counts an event whose values panic while they are formatted: dropped by nothing but the panic.
+struct Unfinished<'m> {
+    metrics: &'m Metrics,
+    severity: Severity,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.metrics.dropped(Reason::Panicked, self.severity);
     }
 }
 

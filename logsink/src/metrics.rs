@@ -26,6 +26,8 @@ pub enum Reason {
     Oversize,
     /// It was made while another event of this thread was being encoded, and could not be encoded too.
     Reentrant,
+    /// Formatting one of its values panicked. The panic went on to the caller.
+    Panicked,
     /// It was made by a thread of the library or of its clients: letting it in would feed the log with itself.
     OwnThread,
     /// It was made by a thread that was ending, whose buffer was gone already.
@@ -42,12 +44,13 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of the flow.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::FilteredByBase,
         Self::FilteredByRule,
         Self::QueueFull,
         Self::Oversize,
         Self::Reentrant,
+        Self::Panicked,
         Self::OwnThread,
         Self::ThreadEnded,
         Self::Rejected,
@@ -64,6 +67,7 @@ impl Reason {
             Self::QueueFull => "queue_full",
             Self::Oversize => "oversize",
             Self::Reentrant => "reentrant",
+            Self::Panicked => "panicked",
             Self::OwnThread => "own_thread",
             Self::ThreadEnded => "thread_ended",
             Self::Rejected => "rejected",

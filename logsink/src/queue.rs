@@ -12,6 +12,7 @@
 //! concatenation.
 
 mod chunk;
+mod closing;
 mod signal;
 mod writer;
 
@@ -27,8 +28,10 @@ use std::{
     time::Duration,
 };
 
+use crate::metrics::Reason;
 pub(crate) use chunk::CHUNK_BYTES;
 use chunk::{Chunks, NO_CHUNK};
+use closing::Closing;
 pub(crate) use signal::Waker;
 pub(crate) use writer::{Draft, Writer};
 
@@ -53,7 +56,7 @@ pub(crate) fn channel(bytes_max: usize) -> (Producer, Consumer) {
         strays: Mutex::new(Vec::new()),
         strays_len: AtomicUsize::new(0),
         strays_max: CHUNK_BYTES * (count / STRAYS_FRACTION).max(1),
-        closed: AtomicBool::new(false),
+        closing: Closing::new(),
         signal: Waker::default(),
     });
     let consumer = Consumer {
@@ -80,7 +83,7 @@ pub(crate) struct Shared {
     strays: Mutex<Vec<u8>>,
     strays_len: AtomicUsize,
     strays_max: usize,
-    closed: AtomicBool,
+    closing: Closing,
     signal: Waker,
 }
 
@@ -127,15 +130,22 @@ impl Shared {
         self.strays_len.load(Ordering::Relaxed) < self.strays_max
     }
 
-    /// Takes one framed record that has no chunk; `false` when the strays' budget is spent.
-    fn give_stray(&self, record: &[u8]) -> bool {
+    /// Takes one framed record that has no chunk.
+    ///
+    /// # Errors
+    /// When the strays' budget is spent or the queue is closed.
+    fn give_stray(&self, record: &[u8]) -> Result<(), Reason> {
         let mut strays = lock(&self.strays);
+        // Under the lock, which the last drain takes after the closing.
+        if self.closing.is_closed() {
+            return Err(Reason::Shutdown);
+        }
         if strays.len() + record.len() > self.strays_max {
-            return false;
+            return Err(Reason::QueueFull);
         }
         strays.extend_from_slice(record);
         self.strays_len.store(strays.len(), Ordering::Relaxed);
-        true
+        Ok(())
     }
 }
 
@@ -215,15 +225,21 @@ impl Consumer {
         self.shared.free_count.load(Ordering::Relaxed)
     }
 
-    /// Refuses all further records; what is in the queue can still be drained.
-    pub(crate) fn close(&self) {
-        self.shared.closed.store(true, Ordering::SeqCst);
+    /// Refuses all further records, then drains: each record ends here, or with its writer as refused.
+    pub(crate) fn close_and_drain(&mut self, each: &mut dyn FnMut(&[u8])) {
+        self.shared.closing.close();
+        self.shared.chunks.wait_for_commits();
+        self.drain(each);
+        // A chunk that its thread is just handing over is in no list, and there is no next round to find it.
+        for chunk in 0..self.shared.chunks.count() {
+            self.shared.chunks.read_new(chunk as u32, each);
+        }
     }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        self.close();
+        self.shared.closing.close();
     }
 }
 

@@ -89,11 +89,20 @@ impl Reload {
     /// # Errors
     /// When they do not compile; the rules in force stay, and the status says why.
     pub fn apply(&self, documents: &[Document], revision: &str) -> Result<(), RuleError> {
+        self.put(documents, revision, None).inspect_err(|error| self.refuse(revision, &error.to_string()))
+    }
+
+    /// As [`Reload::apply`], for what is left of a newer revision of which a part was refused. Does not say when it fails.
+    pub(crate) fn put(
+        &self,
+        documents: &[Document],
+        revision: &str,
+        refused: Option<Refused>,
+    ) -> Result<(), RuleError> {
         // Guards no data: a panic under it spoils nothing.
         let _swapping = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.active.load_full();
-        let mut rules = RuleSet::compile_over(&self.base, documents, old.rules.service())
-            .inspect_err(|error| self.refuse(revision, &error.to_string()))?;
+        let mut rules = RuleSet::compile_over(&self.base, documents, old.rules.service())?;
         rules.adopt_counts(&old.rules);
         let generation = old.generation + 1;
         self.expiry_ns.store(rules.next_expiry(unix_now_ns()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -101,7 +110,14 @@ impl Reload {
         self.generation.store(generation, Ordering::Release);
         rebuild_interest();
         // Last: who reads of the new revision may rely on every callsite having been asked.
-        *self.lock() = Status { revision: revision.to_owned(), refused: None };
+        let mut status = self.lock();
+        if let Some(refused) = refused.as_ref().filter(|refused| status.refused.as_ref() != Some(refused)) {
+            eprintln!(
+                "logsink: rules {} refused in part, {revision} are in force: {}",
+                refused.revision, refused.error
+            );
+        }
+        *status = Status { revision: revision.to_owned(), refused };
         Ok(())
     }
 

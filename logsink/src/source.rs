@@ -8,6 +8,8 @@ mod cache;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 pub mod file;
+#[cfg(any(feature = "etcd", feature = "grpc"))]
+mod follower;
 #[cfg(feature = "grpc")]
 pub mod push;
 
@@ -17,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 #[cfg(any(feature = "etcd", feature = "grpc"))]
-use self::cache::Cache;
+use self::{cache::Cache, follower::Follower};
 use crate::{filter::rules::Document, reload::Reload};
 
 /// Feeds rules to a process until it is told to stop.
@@ -61,43 +63,6 @@ impl Documents {
             }
         }
         reload.apply(&documents, &self.revision).map_err(|error| error.to_string())
-    }
-}
-
-/// What a remote source does with what it receives: apply what is new, keep what was good.
-#[cfg(any(feature = "etcd", feature = "grpc"))]
-struct Follower {
-    reload: Arc<Reload>,
-    cache: Option<Cache>,
-    last: Option<Documents>,
-}
-
-#[cfg(any(feature = "etcd", feature = "grpc"))]
-impl Follower {
-    /// Begins with the last good rules on disk, so that a process starts with its rules while their source is away.
-    async fn start(reload: Arc<Reload>, cache: Option<Cache>) -> Self {
-        let mut last = None;
-        if let Some(cached) = match &cache {
-            Some(cache) => cache.load().await,
-            None => None,
-        } {
-            // They were good when they were written; what an older version wrote may be refused, which the status says.
-            if cached.apply(&reload).is_ok() {
-                last = Some(cached);
-            }
-        }
-        Self { reload, cache, last }
-    }
-
-    async fn receive(&mut self, documents: Documents) {
-        if self.last.as_ref() == Some(&documents) {
-            return;
-        }
-        let applied = documents.apply(&self.reload).is_ok();
-        if let (true, Some(cache)) = (applied, &self.cache) {
-            cache.store(&documents).await;
-        }
-        self.last = Some(documents);
     }
 }
 

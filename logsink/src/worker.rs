@@ -64,6 +64,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The running worker.
 pub(crate) struct Worker {
+    #[allow(
+        clippy::disallowed_types,
+        reason = "who sends waits for the answer: as many commands as threads that flush"
+    )]
     commands: mpsc::Sender<Command>,
     waker: queue::Waker,
     hurry: Arc<Hurry>,
@@ -241,11 +245,8 @@ impl Pump {
             // Before the drain, so that what was emitted before a flush was asked for is part of it.
             let commands: Vec<_> = self.commands.try_iter().collect();
             let stop = commands.iter().any(|command| matches!(command, Command::Stop(_)));
-            if stop {
-                self.consumer.close();
-            }
             let now = Instant::now();
-            self.drain(since, &revision);
+            self.drain(since, &revision, stop);
             since = now;
             let sealed = if commands.is_empty() { self.batcher.due(Instant::now()) } else { self.batcher.seal() };
             if let Some(sealed) = sealed {
@@ -265,11 +266,13 @@ impl Pump {
         }
     }
 
-    fn drain(&mut self, since: Instant, revision: &Option<Arc<str>>) {
+    /// Takes what is in the queue; `last`: and closes it, so that nothing comes after.
+    fn drain(&mut self, since: Instant, revision: &Option<Arc<str>>, last: bool) {
         let Self { consumer, batcher, items, metrics, .. } = self;
-        consumer.drain(&mut |run| {
+        let each = &mut |run: &[u8]| {
             batcher.push(run, since, &mut |sealed| hand_over(items, metrics, sealed, revision));
-        });
+        };
+        if last { consumer.close_and_drain(each) } else { consumer.drain(each) }
     }
 }
 

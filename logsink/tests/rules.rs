@@ -5,7 +5,11 @@
 #[path = "support/otlp_server.rs"]
 mod otlp_server;
 
-use std::fs;
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
 
 use otlp_server::{OtlpServer, PATIENCE, wait_until};
 
@@ -50,4 +54,38 @@ fn a_changed_file_changes_what_is_sent() {
     tracing::debug!(n = 5, "still wanted");
     guard.flush(PATIENCE).unwrap();
     assert_eq!(server.numbers(), [0, 2, 4, 5]);
+}
+
+/// The test below, run as a program of its own: only so can what it says on stderr be read.
+const CHILD: &str = "LOGSINK_TEST_RULES_FILE";
+
+#[test]
+fn a_file_that_is_not_there_yet_is_waited_for_calmly() {
+    if let Some(file) = std::env::var_os(CHILD) {
+        let file = std::path::PathBuf::from(file);
+        let rules = format!("file:{}", file.display());
+        let (_layer, guard) = logsink::builder()
+            .alone()
+            .endpoint("stdout:")
+            .rules(rules)
+            .layer::<tracing_subscriber::Registry>()
+            .unwrap();
+        wait_until("the rules", || !guard.rules().revision.is_empty());
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rules.toml");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_file_that_is_not_there_yet_is_waited_for_calmly", "--nocapture"])
+        .env(CHILD, &file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let expected = format!("logsink: rules file {} is not there yet; waiting for it", file.display());
+    assert_eq!(lines.next().as_ref(), Some(&expected));
+    fs::write(&file, "filter = \"debug\"").unwrap();
+    assert_eq!(lines.collect::<Vec<_>>(), [""; 0], "one line is enough");
+    assert!(child.wait().unwrap().success());
 }

@@ -13,6 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use logsink::spool::{self, Frame, Reader, Releaser, Spool, SpoolError};
@@ -79,7 +80,9 @@ pub struct DiskWriter {
 }
 
 impl QueueWriter for DiskWriter {
-    fn append(&self, batch: Batch) -> BoxFuture<'_, Result<(), QueueError>> {
+    fn append(&self, mut batch: Batch) -> BoxFuture<'_, Result<(), QueueError>> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        batch.headers.appended_ms = i64::try_from(now.as_millis()).ok();
         let header = header::encode(&batch.headers);
         // The log copies: nothing of the batch is held while the disk works.
         let appended = self.spool.append(&[&header, &batch.payload]);

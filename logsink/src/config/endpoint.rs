@@ -67,6 +67,9 @@ impl Endpoint {
         if host.is_empty() {
             return Err(format!("no host: write `{scheme}://host:4317`"));
         }
+        if let Some(port) = authority.get(host.len() + 1..).filter(|port| port.parse::<u16>().is_err()) {
+            return Err(format!("`{port}` is not a port: write `{scheme}://{host}:4317`"));
+        }
         // Without a port a gRPC client would go to 80 or 443; OTLP/gRPC lives on 4317.
         let port = if host.len() == authority.len() { ":4317" } else { "" };
         let loopback = host == "localhost" || host == "[::1]" || host.starts_with("127.");
@@ -86,6 +89,12 @@ impl Endpoint {
         }
         if brokers.split(',').any(|broker| broker.trim().is_empty()) {
             return Err("a broker is missing: write `kafka://b1:9092,b2:9092/topic`".to_owned());
+        }
+        // A broker without a port is reached at 9092.
+        let ports =
+            brokers.split(',').filter(|broker| !broker.ends_with(']')).filter_map(|broker| broker.rsplit_once(':'));
+        if let Some((host, port)) = ports.into_iter().find(|(_, port)| port.trim().parse::<u16>().is_err()) {
+            return Err(format!("`{port}` is not a port: write `kafka://{host}:9092/topic`"));
         }
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if topic.len() > 249 || !topic.chars().all(legal) {

@@ -48,6 +48,8 @@ fn what_cannot_be_used_is_refused_by_name() {
             "batch.bytes_max: 10 is out of range: write a number from 65536 to 4190208",
         ),
         (&[("LOGSINK_ENDPOINT", "kafka://")], "endpoint: "),
+        (&[("LOGSINK_ENDPOINT", "http://h:nine")], "endpoint: `nine` is not a port: write `http://h:4317`"),
+        (&[("LOGSINK_ENDPOINT", "kafka://a:9092,b:nine/t")], "endpoint: `nine` is not a port"),
         (&[("LOGSINK_ENDPOINT", "ftp://u:secret@h")], "endpoint: `ftp://…@h` cannot be sent to"),
         (
             &[("LOGSINK_ENDPOINT", "http://h:4318/v1/logs")],
@@ -65,7 +67,8 @@ fn what_cannot_be_used_is_refused_by_name() {
     assert!(text.starts_with("OTEL_EXPORTER_OTLP_PROTOCOL: `http/json` is not spoken"), "{text}");
 
     let error = Config::from_toml("[batch]\nbytes = 3", "logsink.toml").unwrap_err();
-    assert!(error.message.contains("line 2") && error.message.contains("bytes_max"), "{error}");
+    assert!(error.message.starts_with("line 2, column 1: ") && error.message.contains("bytes_max"), "{error}");
+    assert!(!error.message.contains('\n'), "one sentence: {error}");
 }
 
 #[test]

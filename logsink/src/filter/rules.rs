@@ -9,6 +9,7 @@
 mod base;
 mod document;
 mod limit;
+mod verdict;
 
 use std::sync::{
     Arc,
@@ -21,6 +22,7 @@ use self::limit::Limiter;
 pub use self::{
     base::BaseFilter,
     document::{DOCUMENT_BYTES_MAX, Document, RuleDefinition, RuleError, Then},
+    verdict::{REDACTED, Redactions, Verdict},
 };
 use super::{
     EventView, Fate,
@@ -32,8 +34,6 @@ use crate::Severity;
 pub const RULES_MAX: usize = 2_000;
 /// `redact` rules in one compiled set: which of them match is kept in one word per event.
 pub const REDACT_RULES_MAX: usize = 64;
-/// What a redacted value becomes.
-pub const REDACTED: &str = "[redacted]";
 
 /// What a callsite can expect of the rules, decided from its level, target and the service alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,24 +44,6 @@ pub enum Interest {
     Always,
     /// It depends on the event: ask [`RuleSet::decide`].
     Sometimes,
-}
-
-/// What happens to one event.
-#[derive(Debug, Clone, Copy)]
-pub struct Verdict<'a> {
-    /// Whether it goes on.
-    pub fate: Fate,
-    /// The level it gets instead of its own.
-    pub level: Option<Severity>,
-    /// What must not leave in clear.
-    pub redact: Redactions<'a>,
-}
-
-/// The fields that the matching `redact` rules name.
-#[derive(Clone, Copy)]
-pub struct Redactions<'a> {
-    rules: &'a [Rule],
-    matched: u64,
 }
 
 /// One compiled rule.
@@ -368,44 +350,6 @@ impl Rule {
     /// Whether it says if an event goes on, rather than how.
     fn decides(&self) -> bool {
         !matches!(self.action, Action::Redact(..) | Action::SetLevel(_))
-    }
-}
-
-impl<'a> Redactions<'a> {
-    /// Nothing is to be redacted.
-    pub const NONE: Self = Self { rules: &[], matched: 0 };
-
-    /// Whether nothing is to be redacted.
-    pub fn is_empty(&self) -> bool {
-        self.matched == 0
-    }
-
-    /// The fields named, `message` for the message itself.
-    pub fn fields(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let matched = self.matched;
-        // A set of 2,000 rules is walked only for an event that has something to redact.
-        self.rules
-            .iter()
-            .filter_map(move |rule| match &rule.action {
-                Action::Redact(bit, fields) if matched & (1 << bit) != 0 => Some(fields.iter().map(String::as_str)),
-                _ => None,
-            })
-            .flatten()
-    }
-
-    /// Whether this attribute's value must be replaced by [`REDACTED`]: it is named, or lies below a named one
-    /// (`user` covers `user.email`).
-    pub fn covers(&self, key: &str) -> bool {
-        self.matched != 0
-            && self
-                .fields()
-                .any(|field| key.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
-    }
-}
-
-impl std::fmt::Debug for Redactions<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.fields()).finish()
     }
 }
 

@@ -2,11 +2,19 @@
 
 use std::{
     ptr::NonNull,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
+
+use super::closing::Closing;
 
 /// Large enough that changing chunks is rare (some 200 records), small enough that two stay in the second-level cache.
 pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
+
+/// A commit is a dozen instructions: only a thread that the system does not run takes longer, and one that is not run at all
+/// must not keep a process from ending.
+const COMMIT_WITHIN: Duration = Duration::from_secs(1);
 
 /// "No chunk", where a chunk's number is stored.
 pub(super) const NO_CHUNK: u32 = u32::MAX;
@@ -27,6 +35,8 @@ pub(super) struct Chunks {
 struct Control {
     /// Bytes published, stored by the owner with release.
     committed: AtomicUsize,
+    /// The owner is about to publish, see [`Closing`].
+    committing: AtomicBool,
     /// Bytes that the consumer has taken; only the consumer touches it.
     taken: AtomicUsize,
 }
@@ -40,7 +50,11 @@ unsafe impl Sync for Chunks {}
 impl Chunks {
     pub(super) fn new(count: usize) -> Self {
         let memory = Box::leak(vec![0u8; count * CHUNK_BYTES].into_boxed_slice());
-        let control = || Control { committed: AtomicUsize::new(0), taken: AtomicUsize::new(0) };
+        let control = || Control {
+            committed: AtomicUsize::new(0),
+            committing: AtomicBool::new(false),
+            taken: AtomicUsize::new(0),
+        };
         Self { base: NonNull::from(memory).cast(), controls: (0..count).map(|_| control()).collect() }
     }
 
@@ -55,10 +69,29 @@ impl Chunks {
         unsafe { self.base.add(chunk as usize * CHUNK_BYTES) }
     }
 
-    /// Publishes the first `length` bytes. Only the chunk's owner may call it, with bytes that it has written.
+    /// Publishes the first `length` bytes; `false`, with nothing published, when the queue is closed. Only the chunk's owner
+    /// may call it, with bytes that it has written.
     #[inline]
-    pub(super) fn publish(&self, chunk: u32, length: usize) {
-        self.controls[chunk as usize].committed.store(length, Ordering::Release);
+    pub(super) fn publish(&self, chunk: u32, length: usize, closing: &Closing) -> bool {
+        let control = &self.controls[chunk as usize];
+        control.committing.store(true, Ordering::Relaxed);
+        closing.announced();
+        let open = !closing.is_closed();
+        if open {
+            control.committed.store(length, Ordering::Release);
+        }
+        control.committing.store(false, Ordering::Release);
+        open
+    }
+
+    /// Waits until nobody publishes any more. To be called after [`Closing::close`].
+    pub(super) fn wait_for_commits(&self) {
+        let deadline = Instant::now() + COMMIT_WITHIN;
+        for control in &self.controls {
+            while control.committing.load(Ordering::Acquire) && Instant::now() < deadline {
+                thread::yield_now();
+            }
+        }
     }
 
     /// Calls `each` with what was published and not read yet. Only the consumer may call it.

@@ -113,3 +113,62 @@ fn memory_pressure_wakes_the_worker() {
     assert!(start.elapsed() < Duration::from_secs(60));
     assert_eq!(drained(&mut consumer).len(), 4);
 }
+
+/// However the end falls among the threads' steps, no record is both accepted and left behind.
+#[test]
+fn at_the_end_every_record_is_drained_or_refused() {
+    const ROUNDS: u32 = 1_200;
+    const THREADS: usize = 3;
+    for round in 0..ROUNDS {
+        let (producer, mut consumer) = channel(8 * CHUNK_BYTES);
+        let begin = std::sync::Barrier::new(THREADS + 1);
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS)
+                .map(|number| {
+                    let (producer, begin) = (&producer, &begin);
+                    scope.spawn(move || {
+                        // Large ones change chunks often; the strays' way has its own end.
+                        let payload = [7; 30_000];
+                        let payload = &payload[..[20, 30_000, 20][number]];
+                        let mut writer = if number == 2 { Writer::stray(producer) } else { Writer::new(producer) };
+                        begin.wait();
+                        let mut accepted = 0;
+                        loop {
+                            match put(&mut writer, payload) {
+                                Ok(()) => accepted += 1,
+                                Err(Reason::Shutdown) => return accepted,
+                                Err(_) => std::hint::spin_loop(),
+                            }
+                        }
+                    })
+                })
+                .collect();
+            begin.wait();
+            let mut drained = 0;
+            // Ends at another step each time.
+            for _ in 0..round % 4 {
+                consumer.drain(&mut |run| drained += records(run).count());
+            }
+            (0..round % 97).for_each(|_| std::hint::spin_loop());
+            consumer.close_and_drain(&mut |run| drained += records(run).count());
+            // What a thread has not committed by now is refused.
+            let accepted: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+            assert_eq!(drained, accepted, "round {round}");
+        });
+    }
+}
+
+#[test]
+fn a_chunk_that_changes_hands_at_the_end_is_drained() {
+    let (producer, mut consumer) = channel(4 * CHUNK_BYTES);
+    let mut writer = Writer::new(&producer);
+    put(&mut writer, b"between").unwrap();
+    // As between the two steps of handing a chunk over: its thread does not show it any more, and it is not among the
+    // full ones yet.
+    lock(&producer.shared.seats)[0].chunk.store(NO_CHUNK, Ordering::Release);
+    assert!(drained(&mut consumer).is_empty());
+    let mut all = Vec::new();
+    consumer.close_and_drain(&mut |run| all.extend_from_slice(&run[4..]));
+    assert_eq!(all, b"between");
+    assert_eq!(put(&mut writer, b"after"), Err(Reason::Shutdown));
+}

@@ -55,7 +55,7 @@ impl Writer {
 
     /// Whether nobody reads its queue any more.
     pub(crate) fn is_closed(&self) -> bool {
-        self.shared.closed.load(Ordering::Relaxed)
+        self.shared.closing.is_closed()
     }
 
     /// Starts a record with `room` bytes at once and `reserve` bytes kept for its end.
@@ -221,11 +221,14 @@ impl Draft<'_> {
             return Err(Reason::QueueFull);
         }
         if !self.heap.is_empty() {
-            let taken = self.writer.shared.give_stray(&self.heap[..self.length]);
-            return if taken { Ok(()) } else { Err(Reason::QueueFull) };
+            return self.writer.shared.give_stray(&self.heap[..self.length]);
         }
-        self.writer.used += self.length;
-        self.writer.shared.chunks.publish(self.writer.chunk, self.writer.used);
+        let Writer { shared, chunk, used, .. } = self.writer;
+        let end = *used + self.length;
+        if !shared.chunks.publish(*chunk, end, &shared.closing) {
+            return Err(Reason::Shutdown);
+        }
+        *used = end;
         Ok(())
     }
 

@@ -9,7 +9,11 @@ use std::{collections::BTreeMap, future::Future, path::PathBuf, pin::Pin, sync::
 use etcd_client::{Client, ConnectOptions, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse, WatchOptions, WatchStream};
 use tokio::{sync::watch, time::timeout};
 
-use super::{Cache, Documents, Follower, Pause, RuleSource, stopped};
+use super::{
+    Cache, Follower, Pause, RuleSource,
+    follower::{Received, name},
+    stopped,
+};
 use crate::reload::Reload;
 
 /// The key of the document for all services.
@@ -62,14 +66,11 @@ impl RuleSource for EtcdSource {
             let service_key = format!("{SERVICE_PREFIX}{}", self.service);
             let range = Range::Keys(vec![GLOBAL_KEY.to_owned(), service_key.clone()]);
             let run = async {
-                let mut follower = Follower::start(Arc::clone(&reload), self.cache.clone()).await;
+                let mut follower = Follower::start(reload, self.cache.clone()).await;
                 let mut readings = Readings::new(self.endpoints.clone(), range);
                 loop {
                     let reading = readings.next().await;
-                    match documents(&reading, &service_key) {
-                        Ok(documents) => follower.receive(documents).await,
-                        Err((revision, error)) => reload.refuse(&revision, &error),
-                    }
+                    follower.receive(received(&reading, [GLOBAL_KEY, &service_key])).await;
                 }
             };
             tokio::select! {
@@ -81,17 +82,17 @@ impl RuleSource for EtcdSource {
 }
 
 /// The revision names both documents, so that all processes of a service call the same rules the same.
-fn documents(reading: &Reading, service_key: &str) -> Result<Documents, (String, String)> {
-    let revision_of = |key| reading.entries.get(key).map_or(0, |entry| entry.revision);
-    let revision = format!("g{}-s{}", revision_of(GLOBAL_KEY), revision_of(service_key));
-    let text = |key: &str| match reading.entries.get(key) {
-        None => Ok(None),
-        Some(entry) => match std::str::from_utf8(&entry.value) {
-            Ok(text) => Ok(Some(text.to_owned())),
-            Err(_) => Err((revision.clone(), format!("the value of {key} is not UTF-8"))),
-        },
+fn received(reading: &Reading, keys: [&str; 2]) -> Received {
+    let entries = keys.map(|key| reading.entries.get(key));
+    let revisions = entries.map(|entry| entry.map_or(0, |entry| entry.revision).to_string());
+    let text = |entry: &Entry| match std::str::from_utf8(&entry.value) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => Err("the value is not UTF-8".to_owned()),
     };
-    Ok(Documents { global: text(GLOBAL_KEY)?, service: text(service_key)?, revision: revision.clone() })
+    Received {
+        revision: name(revisions.each_ref().map(String::as_str)),
+        texts: entries.map(|entry| entry.map(text).transpose()),
+    }
 }
 
 /// What is read and watched.

@@ -1,8 +1,10 @@
 //! Rules from a file, applied when it changes: written in place, replaced by a rename (editors), or swapped by a symlink
 //! (Kubernetes). A file that goes missing changes nothing.
 //!
-//! The operating system's notices say when to look; a look every few seconds, at what is then compared by content, covers
-//! what they miss: a folder that did not exist, a network file system, a link's far end in a third folder.
+//! The operating system's notices say when to look; a regular look, at what is then compared by content, covers what they
+//! miss: a folder that did not exist, a network file system, a link's far end in a third folder.
+
+mod notices;
 
 use std::{
     future::Future,
@@ -13,16 +15,16 @@ use std::{
     time::Duration,
 };
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
+use self::notices::Notices;
 use super::{Documents, RuleSource, stopped};
 use crate::{filter::rules::DOCUMENT_BYTES_MAX, reload::Reload};
 
 /// How long a file must be left alone before it is read: an editor truncates, writes and renames within this.
 const QUIET: Duration = Duration::from_millis(50);
-/// The look that does not depend on notices.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The look that does not depend on notices. Where there never are any, it is what makes rules take effect within a second.
+const LOOK_EVERY: Duration = Duration::from_millis(if cfg!(target_os = "linux") { 2_000 } else { 500 });
 
 /// Rules from one file: the document for the service.
 #[derive(Debug)]
@@ -48,12 +50,15 @@ impl RuleSource for FileSource {
             let follow = follow(&self.path, |content| {
                 let (revision, document) = match content {
                     Ok(text) => (revision(&text), Some(text)),
-                    Err(error) => {
-                        // Before the first good content it is worth a word; later, nothing has changed.
-                        if applied.is_none() {
-                            reload.refuse(&self.path.display().to_string(), &format!("cannot read it: {error}"));
-                        }
+                    // Before the first content it is worth a word; later, nothing has changed.
+                    Err(_) if applied.is_some() => return,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        eprintln!("logsink: rules file {} is not there yet; waiting for it", self.path.display());
                         return;
+                    }
+                    Err(error) => {
+                        let error = format!("cannot read it: {error}");
+                        return reload.refuse(&self.path.display().to_string(), &error);
                     }
                 };
                 // The error is in the status and on stderr.
@@ -69,10 +74,9 @@ impl RuleSource for FileSource {
 }
 
 /// Calls `changed` with the file's content, and again whenever that has changed; with the error when it cannot be read, once
-/// per error. Never ends; may be dropped at any time.
+/// per kind of error. Never ends; may be dropped at any time. Needs a tokio runtime with I/O and time enabled.
 pub async fn follow(path: &Path, mut changed: impl FnMut(io::Result<String>)) {
-    let (notices, mut noticed) = mpsc::channel(1);
-    let mut watcher = notices_of(path, notices.clone());
+    let mut notices = Notices::of(path);
     let mut last: Option<Result<String, io::ErrorKind>> = None;
     loop {
         let content = read(path).await;
@@ -80,46 +84,22 @@ pub async fn follow(path: &Path, mut changed: impl FnMut(io::Result<String>)) {
         if last.as_ref() != Some(&seen) {
             last = Some(seen);
             changed(content);
-            // A link may lead elsewhere by now, or a folder may have come into being.
-            watcher = notices_of(path, notices.clone());
+            // A link may lead elsewhere by now, or a folder may have come into being. What happens between the reading
+            // and this is for the regular look.
+            notices = Notices::of(path);
         }
         tokio::select! {
-            // The channel never closes: this function holds a sender.
-            _ = noticed.recv() => {
+            () = notices.next() => {
                 tokio::time::sleep(QUIET).await;
-                while noticed.try_recv().is_ok() {}
+                notices.clear();
             }
             () = tokio::time::sleep(LOOK_EVERY) => {
-                if watcher.is_none() {
-                    watcher = notices_of(path, notices.clone());
+                if notices.are_none() {
+                    notices = Notices::of(path);
                 }
             }
         }
     }
-}
-
-/// Notices of anything in the folder of the file, and in that of the file it leads to. None when the system gives none.
-fn notices_of(path: &Path, notices: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.map_or(true, |event| !event.kind.is_access()) {
-            // A full channel holds a notice already.
-            let _ = notices.try_send(());
-        }
-    })
-    .ok()?;
-    let folder = |path: &Path| match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let near = folder(path);
-    watcher.watch(&near, RecursiveMode::NonRecursive).ok()?;
-    if let Ok(far) = path.canonicalize().map(|target| folder(&target))
-        && far != near
-    {
-        // The regular look covers it when this fails.
-        let _ = watcher.watch(&far, RecursiveMode::NonRecursive);
-    }
-    Some(watcher)
 }
 
 async fn read(path: &Path) -> io::Result<String> {
@@ -178,7 +158,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rules.toml");
         let running = start(&path);
-        running.until("refusal", |reload| reload.status().refused.is_some()).await;
         fs::write(&path, "filter = \"warn\"").unwrap();
         running.until_base_is("warn").await;
         fs::write(&path, "filter = \"debug\"").unwrap();

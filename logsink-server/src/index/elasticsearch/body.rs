@@ -83,7 +83,8 @@ impl<'a> Body<'a> {
                 out.extend_from_slice(b"{\"create\":{\"_id\":");
                 string(&mut out, &id);
                 out.extend_from_slice(b"}}\n");
-                document(&mut out, &record, &resource, &id, flavor);
+                let time_ns = if record.time_ns() == 0 { message.headers.appended_ns() } else { record.time_ns() };
+                document(&mut out, &record, time_ns, &resource, &id, flavor);
                 out.push(b'\n');
                 items.push(Item { message: index, record: record.index, raw: record.raw, lines: start..out.len() });
             });
@@ -161,10 +162,17 @@ impl<'a> Resource<'a> {
     }
 }
 
-fn document<'a>(out: &mut Vec<u8>, record: &RecordView<'a>, resource: &Resource<'a>, id: &str, flavor: Flavor) {
+fn document<'a>(
+    out: &mut Vec<u8>,
+    record: &RecordView<'a>,
+    time_ns: u64,
+    resource: &Resource<'a>,
+    id: &str,
+    flavor: Flavor,
+) {
     let mut notes = Notes::default();
     out.extend_from_slice(b"{\"@timestamp\":\"");
-    out.extend_from_slice(time::text(time::clamp(record.time_ns())).as_bytes());
+    out.extend_from_slice(time::text(time::clamp(time_ns)).as_bytes());
     out.extend_from_slice(b"\",\"tie\":");
     string(out, id);
     out.extend_from_slice(b",\"severity_number\":");

@@ -21,8 +21,10 @@ pub(super) struct Message {
     log_bytes: usize,
     /// Ascending indexes of records that are not to be stored.
     dropped: Vec<u32>,
-    /// The time of a record that has none of its own: when it was written here.
+    /// When it was written here.
     written_ns: i64,
+    /// The time of a record that has none of its own: when the queue took it.
+    appended_ns: i64,
     pub(super) rows: usize,
     pub(super) time_min_ns: i64,
     pub(super) time_max_ns: i64,
@@ -37,6 +39,10 @@ impl Message {
         let mut taken = Self {
             payload: message.payload.clone(),
             dropped: message.dropped.clone(),
+            appended_ns: match message.headers.appended_ns() {
+                0 => now_ns,
+                time => i64::try_from(time).unwrap_or(i64::MAX - 1),
+            },
             ..Self::nothing(message, now_ns)
         };
         let (mut rows, mut min, mut max) = (0, i64::MAX, i64::MIN);
@@ -52,7 +58,7 @@ impl Message {
     /// A message without records to store: a batch sent twice, or a dead letter. It takes its place among the others so that
     /// the log is not let go of before a manifest knows of it.
     pub(super) fn nothing(message: &queue::Message, now_ns: i64) -> Self {
-        let queue::Headers { instance, sequence: _, rules, lost } = &message.headers;
+        let queue::Headers { instance, sequence: _, rules, lost, appended_ms: _ } = &message.headers;
         let headers = [instance, rules, lost].into_iter().flatten().map(String::len).sum::<usize>();
         Self {
             offset: message.position.offset,
@@ -60,6 +66,7 @@ impl Message {
             log_bytes: message.payload.len() + headers,
             dropped: Vec::new(),
             written_ns: now_ns,
+            appended_ns: now_ns,
             rows: 0,
             time_min_ns: i64::MAX,
             time_max_ns: i64::MIN,
@@ -71,7 +78,7 @@ impl Message {
         otlp::for_each_record(&self.payload, &mut |record| {
             if self.dropped.binary_search(&record.index).is_err() {
                 let time_ns = match record.time_ns() {
-                    0 => self.written_ns,
+                    0 => self.appended_ns,
                     // A search's end is exclusive: the last nanosecond of all could not be found.
                     time => i64::try_from(time).unwrap_or(i64::MAX).min(i64::MAX - 1),
                 };
@@ -79,18 +86,6 @@ impl Message {
             }
         })
         .map(drop)
-    }
-
-    /// The record with this index.
-    pub(super) fn record(&self, index: u32) -> Option<RecordView<'_>> {
-        let mut found = None;
-        self.for_each_row(&mut |key, record| {
-            if key.index == index {
-                found = Some(record);
-            }
-        })
-        .ok()?;
-        found
     }
 }
 

@@ -4,7 +4,13 @@
 //! opened. Within a block, pages that may match are read newest first, few and then more, and only the columns that the
 //! expression looks at; the columns of a hit are read for the hits of the answer alone.
 
-use std::{cmp::Reverse, collections::BTreeMap, ops::Range, panic, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    panic,
+    sync::Arc,
+};
 
 use logsink::filter::expr::Expr;
 
@@ -255,11 +261,13 @@ fn fetch(
     best.truncate(limit);
     let cursor = best.last().filter(|_| more).map(|(key, _)| key.cursor());
     let mut hits: Vec<Option<Hit>> = vec![None; best.len()];
+    let mut of_messages: BTreeMap<i64, (Arc<Message>, HashMap<u32, usize>)> = BTreeMap::new();
     let mut of_blocks: BTreeMap<u64, Wanted> = BTreeMap::new();
     for (at, (key, place)) in best.iter().enumerate() {
         match place {
             Place::Open(message) => {
-                hits[at] = message.record(key.index).map(|record| row::hit_of_record(*key, &record));
+                let (_, records) = of_messages.entry(key.offset).or_insert_with(|| (message.clone(), HashMap::new()));
+                records.insert(key.index, at);
             }
             Place::Block(block, row) => {
                 of_blocks
@@ -269,6 +277,16 @@ fn fetch(
                     .push((*row, at));
             }
         }
+    }
+    // A record is found by walking its message: once for all of a message's hits, which may be thousands.
+    for (message, records) in of_messages.into_values() {
+        message
+            .for_each_row(&mut |key, record| {
+                if let Some(at) = records.get(&key.index) {
+                    hits[*at] = Some(row::hit_of_record(key, &record));
+                }
+            })
+            .map_err(|error| IndexError::Failed(format!("a message that was read before: {error}")))?;
     }
     for Wanted { block, mut rows } in of_blocks.into_values() {
         rows.sort_unstable();

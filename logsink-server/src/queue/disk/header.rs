@@ -12,6 +12,7 @@ const INSTANCE: u8 = 1;
 const SEQUENCE: u8 = 2;
 const RULES: u8 = 3;
 const LOST: u8 = 4;
+const APPENDED_MS: u8 = 5;
 
 /// A field longer than 64 KiB is left out; ingest takes none as long as that.
 pub(super) fn encode(headers: &Headers) -> Vec<u8> {
@@ -29,6 +30,7 @@ pub(super) fn encode(headers: &Headers) -> Vec<u8> {
     field(SEQUENCE, headers.sequence.map(|sequence| sequence.to_string()).as_deref());
     field(RULES, headers.rules.as_deref());
     field(LOST, headers.lost.as_deref());
+    field(APPENDED_MS, headers.appended_ms.map(|ms| ms.to_string()).as_deref());
     let len = (bytes.len() - 3) as u16;
     bytes[1..3].copy_from_slice(&len.to_le_bytes());
     bytes
@@ -57,6 +59,7 @@ pub(super) fn decode(mut frame: Bytes) -> Option<(Headers, Bytes)> {
             SEQUENCE => headers.sequence = Some(text.parse().ok()?),
             RULES => headers.rules = Some(text),
             LOST => headers.lost = Some(text),
+            APPENDED_MS => headers.appended_ms = Some(text.parse().ok()?),
             _ => {}
         }
     }
@@ -73,10 +76,10 @@ mod tests {
         #[test]
         fn headers_come_back_and_garbage_does_not_panic(
             (instance, sequence) in any::<(Option<String>, Option<u64>)>(),
-            (rules, lost) in any::<(Option<String>, Option<String>)>(),
+            (rules, lost, appended_ms) in any::<(Option<String>, Option<String>, Option<i64>)>(),
             payload in any::<Vec<u8>>(),
         ) {
-            let headers = Headers { instance, sequence, rules, lost };
+            let headers = Headers { instance, sequence, rules, lost, appended_ms };
             let mut frame = encode(&headers);
             frame.extend_from_slice(&payload);
             prop_assert_eq!(decode(frame.into()), Some((headers, payload.clone().into())));

@@ -40,7 +40,10 @@ async fn what_was_appended_is_read_in_order_and_then_the_end() {
     for (index, message) in read.iter().enumerate() {
         let sent = batch(index as u64);
         assert_eq!(message.position, Position { partition: 0, offset: index as i64 });
-        assert_eq!((&message.payload, &message.headers), (&sent.payload, &sent.headers));
+        assert_eq!(message.payload, sent.payload);
+        let appended_ms = message.headers.appended_ms;
+        assert!(appended_ms.is_some(), "the log stamps it");
+        assert_eq!(message.headers, Headers { appended_ms, ..sent.headers });
     }
     assert_eq!(read.len(), 20);
 }

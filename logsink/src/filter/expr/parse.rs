@@ -13,8 +13,12 @@
 //!
 //! `and`, `or`, `not` are read in any case. Every error carries the column where it shows, and what to write instead.
 
+mod token;
+
 use regex::RegexBuilder;
 
+pub(super) use self::token::{is_bare, is_name, is_name_start};
+use self::token::{is_foreign_operator, is_operator};
 use super::{
     EXPR_BYTES_MAX, EXPR_DEPTH_MAX, Expr, Field, KEYWORD_WORDS_MAX, Keyword, Literal, Op, Pattern, SyntaxError,
     nearest::nearest,
@@ -303,76 +307,6 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// A quoted text, without its quotes. Leaves the position right behind it when an operator, else after white space.
-    fn quoted(&mut self) -> Result<String, SyntaxError> {
-        let start = self.at;
-        let mut text = String::new();
-        let mut chars = self.text[start + 1..].char_indices().peekable();
-        while let Some((at, c)) = chars.next() {
-            match c {
-                '"' => {
-                    self.at = start + 1 + at + 1;
-                    return Ok(text);
-                }
-                '\\' => match chars.next_if(|(_, next)| matches!(next, '"' | '\\')) {
-                    Some((_, escaped)) => text.push(escaped),
-                    None => text.push('\\'),
-                },
-                _ => text.push(c),
-            }
-        }
-        Err(self.error(start, "this quote is never closed").hint("write \" after the text, and \\\" for a quote in it"))
-    }
-
-    fn name(&mut self) -> &'t str {
-        let name = self.run(is_name);
-        self.skip_space();
-        name
-    }
-
-    fn run(&mut self, belongs: fn(char) -> bool) -> &'t str {
-        let rest = &self.text[self.at..];
-        let run = &rest[..rest.find(|c| !belongs(c)).unwrap_or(rest.len())];
-        self.at += run.len();
-        run
-    }
-
-    /// The next character; moves over white space before it.
-    fn peek(&mut self) -> Option<char> {
-        self.skip_space();
-        self.text[self.at..].chars().next()
-    }
-
-    fn advance(&mut self, bytes: usize) {
-        self.at += bytes;
-        self.skip_space();
-    }
-
-    fn skip_space(&mut self) {
-        let rest = &self.text[self.at..];
-        self.at += rest.len() - rest.trim_start().len();
-    }
-
-    fn sees_operator(&mut self) -> bool {
-        self.peek().is_some_and(is_operator)
-    }
-
-    /// Whether this keyword is next, and not a field of that name.
-    fn sees_word(&mut self, word: &str) -> bool {
-        self.skip_space();
-        let rest = &self.text[self.at..];
-        let name = &rest[..rest.find(|c| !is_name(c)).unwrap_or(rest.len())];
-        name.eq_ignore_ascii_case(word)
-    }
-
-    fn take_word(&mut self, word: &str) -> bool {
-        let sees = self.sees_word(word);
-        if sees {
-            self.advance(word.len());
-        }
-        sees
-    }
-
     fn error(&self, at: usize, message: impl Into<String>) -> SyntaxError {
         let column = self.text.get(..at).map_or(1, |before| before.chars().count() + 1);
         SyntaxError { message: message.into(), column, hint: None }
@@ -428,28 +362,6 @@ fn one_or(mut parts: Vec<Expr>, join: fn(Vec<Expr>) -> Expr) -> Expr {
         }
         None => join(parts),
     }
-}
-
-fn is_operator(c: char) -> bool {
-    matches!(c, '=' | '!' | '<' | '>' | '~')
-}
-
-/// What other languages write between a field and a value.
-fn is_foreign_operator(c: char) -> bool {
-    matches!(c, ':' | '=' | '&' | '|' | '*' | '^' | '%' | '+')
-}
-
-pub(super) fn is_name_start(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '_' | '@' | '$')
-}
-
-pub(super) fn is_name(c: char) -> bool {
-    is_name_start(c) || matches!(c, '.' | '-' | '/' | '#')
-}
-
-/// Whether a value may hold it without quotes.
-pub(super) fn is_bare(c: char) -> bool {
-    !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '(' | ')' | '=' | '<' | '>' | '!' | '~')
 }
 
 /// What to write instead of an operator of another language.

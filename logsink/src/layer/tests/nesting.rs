@@ -6,6 +6,7 @@ use tracing::{field::Value as FieldValue, info, info_span};
 use tracing_core::{Event, Kind, Level, Metadata, callsite::Callsite, subscriber::Interest};
 
 use super::*;
+use crate::{Severity, metrics::Dropped};
 
 /// Logs through a subscriber while it is being formatted. The macros cannot: inside an event `tracing` hands out no scoped
 /// subscriber a second time, though it does hand out a global one.
@@ -108,25 +109,69 @@ fn values_of_spans_may_log_too() {
     assert_eq!((records[2].text("chatty"), records[2].text("late")), ("<>", "<>"));
 }
 
-#[test]
-fn a_panic_while_formatting_spoils_nothing() {
-    struct Bomb;
-    impl fmt::Debug for Bomb {
-        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-            panic!("boom")
-        }
+/// Panics when it is formatted.
+struct Bomb;
+
+impl fmt::Debug for Bomb {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("boom")
     }
+}
+
+#[test]
+fn a_panic_while_formatting_reaches_the_caller_and_is_counted() {
     let (bench, layer) = Bench::new();
     let dispatch = dispatch(layer);
     tracing::dispatcher::with_default(&dispatch, || {
         info!("before");
         for _ in 0..20 {
-            let caught = std::panic::catch_unwind(|| info!(text = "half", bomb = ?Bomb, "lost"));
-            assert!(caught.is_err());
+            let caught = std::panic::catch_unwind(|| tracing::warn!(text = "half", bomb = ?Bomb, "lost"));
+            assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"boom"), "the panic is the caller's own");
         }
         // Were the depth not restored, this would be refused.
         info!("after");
     });
     assert_eq!(bench.records().iter().map(Record::message).collect::<Vec<_>>(), ["before", "after"]);
-    assert_eq!(bench.dropped(Reason::Reentrant), 0);
+    let dropped = bench.metrics.snapshot().dropped;
+    assert_eq!(dropped, [Dropped { reason: Reason::Panicked, severity: Severity::WARN, count: 20 }]);
+    assert_eq!(bench.metrics.snapshot().lost(), 20);
+}
+
+/// The state is the thread's: an event that its values' panic ended inside another one must not end that one too.
+#[test]
+fn a_panic_that_a_value_catches_costs_only_the_inner_event() {
+    struct Careful<'d>(&'d Dispatch);
+    impl fmt::Debug for Careful<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let inner = std::panic::AssertUnwindSafe(|| emit(self.0, 1, &Bomb));
+            f.write_str(if std::panic::catch_unwind(inner).is_err() { "caught" } else { "no panic" })
+        }
+    }
+    let (bench, layer) = Bench::new();
+    let dispatch = dispatch(layer);
+    emit(&dispatch, 0, &Careful(&dispatch));
+    emit(&dispatch, 2, &"after");
+    let records = bench.records();
+    assert_eq!(records.iter().map(|record| record.int("depth")).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(records[0].text("chatty"), "caught");
+    assert_eq!(bench.dropped(Reason::Panicked), 1);
+}
+
+#[test]
+fn a_panic_in_a_span_s_value_reaches_the_caller_and_leaves_the_span_usable() {
+    let (bench, layer) = Bench::new();
+    tracing::dispatcher::with_default(&dispatch(layer), || {
+        let made = std::panic::catch_unwind(|| info_span!("broken", bomb = ?Bomb));
+        assert!(made.is_err());
+        let span = info_span!("sound", a = 1, late = tracing::field::Empty);
+        let late = std::panic::AssertUnwindSafe(|| {
+            span.record("late", tracing::field::debug(Bomb));
+        });
+        assert!(std::panic::catch_unwind(late).is_err());
+        span.in_scope(|| info!("inside"));
+        info!("outside");
+    });
+    let records = bench.records();
+    assert_eq!((records[0].message(), records[0].int("a"), records[0].get("late")), ("inside", 1, None));
+    assert_eq!((records[1].message(), records[1].get("span.name")), ("outside", None));
 }

@@ -169,6 +169,14 @@ proptest! {
 }
 
 #[test]
+fn a_record_without_a_time_has_that_of_the_queue() {
+    let mut message = message(&request(vec![], vec![LogRecord::default()]));
+    message.headers.appended_ms = Some(1_767_225_600_001);
+    let body = Body::write(std::slice::from_ref(&message), 0, Flavor::Elasticsearch);
+    assert_eq!(documents(&body).remove(0).1["@timestamp"], json!("2026-01-01T00:00:00.001000000Z"));
+}
+
+#[test]
 fn a_record_becomes_a_document() {
     let record = LogRecord {
         time_unix_nano: 1_767_225_600_000_000_001,

@@ -51,6 +51,19 @@ async fn a_crash_between_files_and_manifest_repeats_and_loses_nothing() {
     assert_eq!(fs::read_dir(&day).unwrap().count(), 6);
 }
 
+/// Read again after a crash, it must not wander in time.
+#[tokio::test]
+async fn a_record_without_a_time_has_that_of_the_queue() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut message = messages(0, 1, 1, |_| Event { time_ns: 0, ..Event::default() }).next().unwrap();
+    message.headers.appended_ms = Some(1_767_225_600_001);
+    for _ in 0..2 {
+        let store = restart(dir.path(), std::slice::from_ref(&message), 10).await;
+        let hits = store.search(&query("")).await.unwrap().hits;
+        assert_eq!(hits.iter().map(|hit| hit.time_ns).collect::<Vec<_>>(), [1_767_225_600_001_000_000]);
+    }
+}
+
 /// What came in between sealing and publishing is not in the block, so the manifest must not say that it is stored.
 #[tokio::test]
 async fn a_block_published_late_vouches_for_its_own_messages_alone() {

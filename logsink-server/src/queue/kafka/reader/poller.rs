@@ -69,7 +69,8 @@ impl Poller {
                 None => {}
                 Some(Ok(message)) => {
                     let position = Position { partition: message.partition(), offset: message.offset() };
-                    let (payload, headers) = (payload(message.payload()), from_kafka(message.headers()));
+                    let (payload, mut headers) = (payload(message.payload()), from_kafka(message.headers()));
+                    headers.appended_ms = message.timestamp().to_millis();
                     let epoch = self.shared.state().epochs.get(&position.partition).copied().unwrap_or(0);
                     self.shared.push(Event::Message(Message {
                         position,

@@ -1,0 +1,71 @@
+# Every command that a user, a developer or CI runs. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build check fmt clippy doc deny msrv deploy-check test test-unit bench stack stack-stop clean
+SHELL := /bin/bash
+
+# Everything but Kafka's SASL_SSL, which needs OpenSSL's headers, and the tests that need real servers. In this form cargo
+# builds one set of artifacts for every recipe.
+FEATURES := logsink/kafka,logsink/etcd,logsink/opentelemetry,logsink-server/real-servers
+# Where cargo-deny and the like are kept; the servers for the tests are in STACK_HOME [~/.cache/logsink-stack].
+export LOGSINK_CACHE ?= $(HOME)/.cache/logsink-dev
+
+help: ## list the recipes
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## standalone server, the axum example under its own traffic, a search; Ctrl-C ends it (ONCE=1: ends by itself)
+	@dev/setup build
+	@ONCE=$(ONCE) dev/demo
+
+build: ## the server binary, optimised: target/release/logsink-server
+	@dev/setup build
+	cargo build --release -p logsink-server
+
+check: setup-check fmt clippy doc deny msrv deploy-check ## what CI checks before the tests: fmt, clippy, docs, deny, MSRV, deploy files
+
+.PHONY: setup-check
+setup-check:
+	@dev/setup check
+
+fmt: ## formatting, checked only
+	cargo fmt --all --check
+
+clippy: ## lints, warnings are errors: everything with all transports, and the library as users get it by default
+	cargo clippy --workspace --all-targets --features $(FEATURES) -- -D warnings
+	cargo clippy -p logsink --lib -- -D warnings
+
+doc: ## documentation, warnings are errors
+	@# The server is a program: its reader has the source, private items and all.
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --no-deps -p logsink -p logsink-server --features $(FEATURES)
+
+deny: ## licences, sources and bans of the dependencies; advisories where their database can be reached
+	@dev/setup check
+	@dev/deny
+
+msrv: ## rust-version in Cargo.toml against what the dependencies ask for
+	@dev/msrv
+
+deploy-check: ## the files below deploy/ parse
+	@dev/deploy-check
+
+test: ## real Kafka, Elasticsearch and etcd on free ports, every test, and the servers stopped again
+	@dev/setup test
+	@FEATURES=$(FEATURES) dev/test $(TEST)
+
+test-unit: ## the unit tests, which need no server
+	@dev/setup build
+	cargo test --workspace --features $(FEATURES) --lib --bins
+
+bench: ## the benches below benches/
+	@dev/setup build
+	cargo bench -p logsink-benches
+
+stack: ## start the servers for working by hand, on their usual ports (dev/stack/stack for more)
+	@dev/setup test
+	@dev/stack/stack install kafka elasticsearch etcd && dev/stack/stack start kafka elasticsearch etcd && dev/stack/stack env
+
+stack-stop: ## stop them
+	@dev/stack/stack stop
+
+clean: ## remove what cargo built
+	cargo clean

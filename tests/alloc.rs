@@ -1,0 +1,73 @@
+//! An event allocates nothing on its caller in steady state: counted by the allocator itself. A binary of its own, because
+//! an allocator is the whole program's.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    time::Duration,
+};
+
+use logsink_tests::{Server, unique};
+
+thread_local! {
+    // A constant without a destructor: reading it allocates nothing.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes on to the system's allocator unchanged; counting touches no memory that is handed out.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn an_event_allocates_nothing_on_its_caller() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::standalone(dir.path());
+    let service = unique("alloc");
+    let guard = logsink::builder().endpoint(server.grpc_url()).service(&service).init().expect("logsink starts");
+
+    let span = tracing::info_span!("request", user = "ada", attempt = 3_u64);
+    let _entered = span.enter();
+    let error = std::io::Error::other("connection refused");
+    let emit = |n: u64| {
+        tracing::info!(user_id = n, path = "/api/v1/items", latency_ms = 3.5_f64, ok = true, "request finished");
+        tracing::warn!(n, debug = ?Some(n), display = %n, "of every kind: {}", n);
+        tracing::error!(error = &error as &dyn std::error::Error, "request failed");
+    };
+    // The first events build the templates of their callsites and take the thread's first chunks.
+    const WARM: u64 = 3_000;
+    const COUNTED: u64 = 1_000;
+    (0..WARM).for_each(&emit);
+    guard.flush(Duration::from_secs(30)).expect("the server takes them");
+
+    let before = ALLOCATIONS.with(Cell::get);
+    (0..COUNTED).for_each(&emit);
+    let allocations = ALLOCATIONS.with(Cell::get) - before;
+    assert_eq!(allocations, 0, "over {} events", 3 * COUNTED);
+
+    guard.flush(Duration::from_secs(30)).expect("the server takes them");
+    let metrics = guard.metrics();
+    assert_eq!((metrics.sent, metrics.lost()), (3 * (WARM + COUNTED), 0), "{metrics}");
+    let events = usize::try_from(3 * (WARM + COUNTED)).unwrap();
+    server.await_hits(&format!("service={service}"), events, Duration::from_secs(30));
+}

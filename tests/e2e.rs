@@ -1,0 +1,28 @@
+//! The stories of the product, from the first line of an application to a search hit, on real servers.
+//!
+//! One module a subject; each test is one story. Stories run side by side, so each has its own service name, topic, data
+//! stream and server. What kills or pauses a shared server is in `faults.rs`.
+
+/// One process: the axum example, kill -9, the page, the counters.
+mod standalone;
+
+/// Kafka, Elasticsearch and etcd: both ways in, and roles in processes of their own.
+mod cluster;
+
+/// Rules that change in running processes.
+mod rules;
+
+/// Others' programs at our doors: the OpenTelemetry SDK for Python, OTLP over HTTP by hand.
+mod sdk;
+
+/// Our bytes before others' eyes: a Kafka message decoded with the official OTLP types.
+mod wire;
+
+/// The project's examples, run as their headers say.
+mod examples;
+
+/// What is wrong is said in one clear sentence, and nothing that was accepted is lost.
+mod refusals;
+
+/// The oracle.
+mod numbers;

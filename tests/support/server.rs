@@ -1,0 +1,217 @@
+//! The real `logsink-server` binary as a child process.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    http,
+    process::{self, Process, free_port, succeed},
+    stack, until,
+};
+
+/// A debug build on a busy machine opens its store and its clients within this.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A server: standalone, or one process of a cluster.
+#[derive(Debug)]
+pub struct Server {
+    process: Process,
+    dir: PathBuf,
+    config: Option<PathBuf>,
+    grpc: u16,
+    http: u16,
+}
+
+/// The path of the binary: `$LOGSINK_TEST_SERVER`, else beside this test.
+///
+/// # Panics
+/// When there is none; says how to build it.
+pub fn binary() -> PathBuf {
+    let path = std::env::var_os("LOGSINK_TEST_SERVER")
+        .map_or_else(|| process::target_dir().join("logsink-server"), PathBuf::from);
+    assert!(
+        path.exists(),
+        "{} is missing: build it with `cargo build -p logsink-server`, or run `make test`",
+        path.display()
+    );
+    path
+}
+
+/// A command line of the binary.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = process::command(&binary());
+    command.args(arguments);
+    command
+}
+
+impl Server {
+    /// A standalone server over `dir/data`, ready.
+    pub fn standalone(dir: &Path) -> Self {
+        Self::launch(dir, None)
+    }
+
+    /// One process of a cluster over the stack: `roles` as in the file, with its own topic and data stream.
+    pub fn cluster(dir: &Path, name: &str, roles: &[&str], space: &Space) -> Self {
+        let config = dir.join(format!("{name}.toml"));
+        fs::write(&config, space.config(roles)).expect("the configuration is written");
+        let home = dir.join(name);
+        fs::create_dir_all(&home).expect("the directory is made");
+        Self::launch(&home, Some(config))
+    }
+
+    fn launch(dir: &Path, config: Option<PathBuf>) -> Self {
+        let (grpc, http) = (free_port(), free_port());
+        let process = Self::spawn(dir, config.as_deref(), grpc, http);
+        let mut server = Self { process, dir: dir.to_owned(), config, grpc, http };
+        server.await_ready();
+        server
+    }
+
+    fn spawn(dir: &Path, config: Option<&Path>, grpc: u16, http: u16) -> Process {
+        let mut command = command(&[]);
+        if let Some(config) = config {
+            command.arg("--config").arg(config);
+        }
+        command
+            .arg("--data-dir")
+            .arg(dir.join("data"))
+            .args(["--listen-grpc", &format!("127.0.0.1:{grpc}")])
+            .args(["--listen-http", &format!("127.0.0.1:{http}")])
+            // No configuration file of the one who runs the tests is found.
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        Process::start(&mut command, &dir.join("server.log"))
+    }
+
+    fn await_ready(&mut self) {
+        let url = self.http_url("/readyz");
+        let process = &mut self.process;
+        until("the server is ready", START_DEADLINE, || {
+            if let Some(status) = process.ended() {
+                panic!("the server ended: {status}");
+            }
+            let answer = http::get(&url)?;
+            if answer.status == 200 { Ok(()) } else { Err(answer.body) }
+        });
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM, and waits for a graceful end.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.process.signal("TERM");
+        self.process.wait(Duration::from_secs(40))
+    }
+
+    /// Starts it again after [`Server::kill`] or [`Server::stop`], with the same files and ports; waits until it is ready.
+    pub fn restart(&mut self) {
+        self.relaunch();
+        self.await_ready();
+    }
+
+    /// As [`Server::restart`], without waiting.
+    pub fn relaunch(&mut self) {
+        self.process = Self::spawn(&self.dir, self.config.as_deref(), self.grpc, self.http);
+    }
+
+    /// What it wrote to stderr, over all its lives.
+    pub fn stderr(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// The endpoint for senders.
+    pub fn grpc_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.grpc)
+    }
+
+    /// An URL of its HTTP door.
+    pub fn http_url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.http)
+    }
+
+    /// `logsink-server query`, all pages of the last hour, newest first.
+    ///
+    /// # Errors
+    /// When the command fails: with its words.
+    pub fn try_query(&self, expression: &str) -> Result<Vec<Value>, String> {
+        let output = process::run(
+            command(&["query", expression, "--from", "-1h", "--json", "--all"])
+                .args(["--server", &self.http_url("")])
+                .current_dir(&self.dir),
+        );
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.lines().map(|line| serde_json::from_str(line).map_err(|error| format!("{error}: {line}"))).collect()
+    }
+
+    /// As [`Server::try_query`].
+    ///
+    /// # Panics
+    /// When the command fails.
+    pub fn query(&self, expression: &str) -> Vec<Value> {
+        self.try_query(expression).unwrap_or_else(|error| panic!("query {expression}: {error}"))
+    }
+
+    /// Waits until this search has at least `count` hits.
+    ///
+    /// # Panics
+    /// When it has not within the deadline.
+    pub fn await_hits(&self, expression: &str, count: usize, deadline: Duration) -> Vec<Value> {
+        until(&format!("{count} hits of {expression}"), deadline, || {
+            let hits = self.try_query(expression)?;
+            if hits.len() >= count { Ok(hits) } else { Err(format!("{} hits", hits.len())) }
+        })
+    }
+
+    /// `logsink-server rules …` against this server; returns its standard output.
+    pub fn rules(&self, arguments: &[&str]) -> String {
+        succeed(command(&["rules"]).args(arguments).args(["--server", &self.http_url("")]).current_dir(&self.dir))
+    }
+}
+
+/// What keeps one test's cluster apart from the others' on the same stack.
+#[derive(Debug, Clone)]
+pub struct Space {
+    /// The Kafka topic, and the consumer group.
+    pub topic: String,
+    /// The data stream.
+    pub data_stream: String,
+}
+
+impl Space {
+    /// A new one.
+    pub fn new(prefix: &str) -> Self {
+        let name = crate::unique(prefix);
+        Self { topic: name.clone(), data_stream: format!("logs-{name}") }
+    }
+
+    /// The endpoint for a library that writes to Kafka itself.
+    pub fn kafka_url(&self) -> String {
+        format!("kafka://{}/{}", stack::kafka(), self.topic)
+    }
+
+    fn config(&self, roles: &[&str]) -> String {
+        format!(
+            "mode = \"cluster\"\nroles = {roles:?}\n\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\ngroup = {:?}\npartitions = 4\n\n\
+             [elasticsearch]\nurls = [{:?}]\ndata_stream = {:?}\n\n[etcd]\nendpoints = [{:?}]\n",
+            stack::kafka(),
+            self.topic,
+            self.topic,
+            stack::elasticsearch(),
+            self.data_stream,
+            stack::etcd(),
+        )
+    }
+}
