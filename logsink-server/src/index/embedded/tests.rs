@@ -12,7 +12,7 @@ use logsink::filter::expr::Expr;
 
 use self::events::{Event, message, messages};
 use super::*;
-use crate::query::Hit;
+use crate::{query::Hit, queue::DeadLetters};
 
 /// A store with blocks of this many events.
 fn open(dir: &std::path::Path, block_rows: usize) -> Arc<Embedded> {
