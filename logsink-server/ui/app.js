@@ -119,7 +119,8 @@ function show(found) {
   warning.textContent = `This is not all: ${[...shown.warnings].join("; ")}`;
   warning.hidden = shown.warnings.size === 0;
   older.hidden = !found.cursor;
-  empty.hidden = shown.count > 0;
+  // A page without hits may be followed by others: the index looks at so many events at a time.
+  empty.hidden = shown.count > 0 || Boolean(found.cursor);
   const events = `${shown.count}${found.cursor ? "+" : ""} event${shown.count === 1 ? "" : "s"}`;
   status.textContent = `${events} between ${clock(found.from)} and ${clock(found.to)}, newest first · ${found.took_ms} ms`;
 }

@@ -11,7 +11,7 @@ use std::{
 use clap::Args;
 use serde_json::Value;
 
-use super::client::ServerArgs;
+use super::{clean, client::ServerArgs, steers};
 use crate::{
     api::search::Found,
     error::Error,
@@ -85,11 +85,15 @@ pub async fn run(args: QueryArgs) -> Result<(), Error> {
             Err(source) => return Err(Error::File { action: "write to", path: "standard output".into(), source }),
         }
         warn(&found.warnings, &mut warned, &mut io::stderr().lock());
-        // Absolute times from here on: `-15m` would move between two pages.
-        (from, to, cursor) = (found.from, found.to, found.cursor);
-        if cursor.is_none() || left == 0 {
+        // A page may have few hits, or none, and yet be followed by others: the index looks at so many events at a time.
+        if found.cursor.is_none() || left == 0 {
             return Ok(());
         }
+        if found.cursor == cursor {
+            return Err(Error::Failed(format!("{} answers with the same page again and again", args.server.url)));
+        }
+        // Absolute times from here on: `-15m` would move between two pages.
+        (from, to, cursor) = (found.from, found.to, found.cursor);
     }
 }
 
@@ -133,13 +137,24 @@ fn warn(warnings: &[String], warned: &mut Vec<String>, out: &mut impl Write) {
 fn print(hits: &[Hit], json: bool, colour: bool, out: &mut impl Write) -> io::Result<()> {
     for hit in hits {
         if json {
-            serde_json::to_writer(&mut *out, hit)?;
-            out.write_all(b"\n")?;
+            out.write_all(json_line(hit)?.as_bytes())?;
         } else {
             out.write_all(line(hit, colour).as_bytes())?;
         }
     }
     out.flush()
+}
+
+/// One JSON object. JSON lets pass what steers a terminal all the same; written as escapes it is the same to a program.
+fn json_line(hit: &Hit) -> io::Result<String> {
+    let text = serde_json::to_string(hit)?;
+    let mut line = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        // All of these are below U+10000, and stand in strings only.
+        if steers(c) { _ = write!(line, "\\u{:04x}", u32::from(c)) } else { line.push(c) }
+    }
+    line.push('\n');
+    Ok(line)
 }
 
 /// `time LEVEL service target: message key=value …`
@@ -180,23 +195,6 @@ fn line(hit: &Hit, colour: bool) -> String {
     }
     line.push('\n');
     line
-}
-
-/// Control characters but tabs, and what reorders text, are written as escapes.
-fn clean(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\t' => out.push(c),
-            c if c.is_control()
-                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}') =>
-            {
-                let _ = write!(out, "{}", c.escape_unicode());
-            }
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -240,5 +238,13 @@ mod tests {
         assert!(line.contains(r"\u{1b}]0;owned\u{7}\u{d}\u{202e}gnp.exe"), "{line}");
         assert!(line.contains(" items=3 user=\"a b\"\n    second\n"), "{line}");
         assert!(!line.contains('\x1b'));
+    }
+
+    #[test]
+    fn json_cannot_steer_the_terminal_and_is_the_same_event() {
+        let hit = hit("\x1b[2J\u{9b}31m\u{7f}\u{202e}é\u{1f600}\u{61c}");
+        let line = json_line(&hit).unwrap();
+        assert!(line.contains(r"\u001b[2J\u009b31m\u007f\u202eé😀\u061c"), "{line}");
+        assert_eq!(serde_json::from_str::<Hit>(&line).unwrap(), hit);
     }
 }

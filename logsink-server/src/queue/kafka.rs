@@ -8,7 +8,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use logsink::transport::header;
@@ -114,35 +114,19 @@ impl KafkaOptions {
 }
 
 /// A topic that is created when it is first used and missing: a server starts whether or not the brokers are there.
-#[derive(Clone)]
 struct Topic {
-    options: Arc<KafkaOptions>,
-    ready: Arc<OnceCell<()>>,
+    options: KafkaOptions,
+    ready: OnceCell<()>,
 }
 
 impl Topic {
     fn new(options: KafkaOptions) -> Self {
-        Self { options: Arc::new(options), ready: Arc::default() }
+        Self { options, ready: OnceCell::new() }
     }
 
     /// Waits until the topic is there.
     async fn ready(&self) -> Result<(), QueueError> {
         self.ready.get_or_try_init(|| self.options.create_topic()).await.copied()
-    }
-
-    /// As [`Topic::ready`], for one who has no more time than `limit`: what takes longer goes on by itself.
-    async fn ready_within(&self, limit: Duration) -> Result<(), QueueError> {
-        let topic = self.clone();
-        let making = tokio::spawn(async move { topic.ready().await });
-        match tokio::time::timeout(limit, making).await {
-            Ok(Ok(made)) => made,
-            Ok(Err(error)) => Err(QueueError::Failed(format!("making the Kafka topic failed: {error}"))),
-            Err(_) => Err(QueueError::Unavailable(format!(
-                "Kafka at {} does not answer in time: the topic {} is not made yet",
-                self.options.brokers.join(","),
-                self.options.topic
-            ))),
-        }
     }
 }
 

@@ -53,6 +53,7 @@ async fn the_topic_is_made_as_configured_whoever_asks_first() {
     let options = options("probe");
     let writer = KafkaWriter::connect(&options).unwrap();
     timeout(DEADLINE, async { while writer.ready().await.is_err() {} }).await.unwrap();
+    timeout(DEADLINE, writer.append(batch(0))).await.unwrap().unwrap();
     let client: rdkafka::producer::BaseProducer = options.client(&[]).create().unwrap();
     let metadata = client.client().fetch_metadata(Some(&options.topic), DEADLINE).unwrap();
     assert_eq!(metadata.topics()[0].partitions().len(), 4);
