@@ -1,5 +1,6 @@
 //! Stories of the whole hot path, each decoded with the official OTLP types.
 
+#[cfg(any(feature = "log", feature = "opentelemetry"))]
 mod bridges;
 mod fields;
 mod nesting;
