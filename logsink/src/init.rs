@@ -37,7 +37,8 @@ use crate::{
 /// Starts the library with the settings of `logsink.toml` and the environment, and makes it the process's `tracing`
 /// subscriber (and `log` logger, with the feature `log`).
 ///
-/// Keep the guard: dropping it sends what is left, waiting five seconds at most, and ends the library.
+/// Keep the guard: dropping it sends what is left, waiting five seconds at most, and ends the library. `std::process::exit`
+/// drops nothing: call [`Guard::flush`] before it.
 ///
 /// ```no_run
 /// let _logsink = logsink::init()?;
@@ -55,13 +56,21 @@ pub fn init() -> Result<Guard, InitError> {
 /// A layer to add to a subscriber of your own, with the settings of `logsink.toml` and the environment.
 ///
 /// ```no_run
-/// use tracing_subscriber::layer::SubscriberExt;
+/// use tracing_subscriber::{Layer, filter::LevelFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 ///
 /// let (layer, _logsink) = logsink::layer()?;
-/// let subscriber = tracing_subscriber::registry().with(tracing_subscriber::fmt::layer()).with(layer);
-/// tracing::subscriber::set_global_default(subscriber).unwrap();
+/// let terminal = fmt::layer().with_filter(LevelFilter::WARN);
+/// tracing_subscriber::registry().with(terminal).with(layer).init();
 /// # Ok::<(), logsink::InitError>(())
 /// ```
+///
+/// The rules decide what this layer gets, and the other layers' own filters what they get: neither takes anything from the
+/// other. A filter added to the subscriber as a layer (`registry().with(EnvFilter::…)`) is for all of them: what it does not
+/// want, no rule can bring back.
+///
+/// Records of the `log` crate come where something brings them to `tracing`, as `tracing_subscriber`'s `init()` does with its
+/// feature `tracing-log`; that sets their level once, so a rule that later wants more of them needs a
+/// `log::set_max_level`. [`init`] sees to both.
 ///
 /// # Errors
 /// As [`init`], except that it sets no subscriber.
@@ -302,8 +311,9 @@ fn tick(reload: Arc<Reload>, sole: bool) -> Box<dyn FnMut() + Send> {
 /// Sends the records of the `log` crate through `tracing`.
 #[cfg(feature = "log")]
 fn take_log_records() {
+    use crate::voice::say;
     if tracing_log::LogTracer::init().is_err() {
-        worker::say("another logger is set for the `log` crate: its records do not come through logsink");
+        say("another logger is set for the `log` crate: its records do not come through logsink");
         return;
     }
     follow_level();

@@ -42,6 +42,7 @@ pub mod config;
 pub mod error;
 pub mod metrics;
 pub mod severity;
+mod voice;
 
 // event → filter
 mod callsite;

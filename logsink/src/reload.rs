@@ -15,7 +15,10 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use tracing_core::{Dispatch, subscriber::NoSubscriber};
 
-use crate::filter::rules::{BaseFilter, Document, RuleError, RuleSet};
+use crate::{
+    filter::rules::{BaseFilter, Document, RuleError, RuleSet},
+    voice::say,
+};
 
 /// The rules that are in force.
 #[derive(Debug)]
@@ -112,10 +115,7 @@ impl Reload {
         // Last: who reads of the new revision may rely on every callsite having been asked.
         let mut status = self.lock();
         if let Some(refused) = refused.as_ref().filter(|refused| status.refused.as_ref() != Some(refused)) {
-            eprintln!(
-                "logsink: rules {} refused in part, {revision} are in force: {}",
-                refused.revision, refused.error
-            );
+            say(format_args!("rules {} refused in part, {revision} are in force: {}", refused.revision, refused.error));
         }
         *status = Status { revision: revision.to_owned(), refused };
         Ok(())
@@ -127,7 +127,7 @@ impl Reload {
         let mut status = self.lock();
         if status.refused.as_ref() != Some(&refused) {
             let kept = if status.revision.is_empty() { "the rules of the start" } else { &status.revision };
-            eprintln!("logsink: rules {revision} refused, {kept} stay in force: {error}");
+            say(format_args!("rules {revision} refused, {kept} stay in force: {error}"));
             status.refused = Some(refused);
         }
     }

@@ -30,9 +30,9 @@ use crate::{
     queue, retry,
     source::RuleSource,
     transport::Transport,
+    voice::say,
 };
 use health::Health;
-pub(crate) use health::say;
 use pending::Pending;
 use send::{Item, Sender};
 
@@ -76,6 +76,8 @@ pub(crate) struct Worker {
     /// Turned true when the deadline of the shutdown has come: what is not sent is given up.
     stop: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The process that has the threads: one forked from it has not.
+    process: u32,
 }
 
 /// Cuts backoffs short.
@@ -167,7 +169,16 @@ impl Worker {
             revision: settings.revision,
         };
         let pump = spawn("logsink", move || pump.run())?;
-        Ok(Self { commands, waker, hurry, health, metrics, stop, threads: Mutex::new(vec![pump, io]) })
+        Ok(Self {
+            commands,
+            waker,
+            hurry,
+            health,
+            metrics,
+            stop,
+            threads: Mutex::new(vec![pump, io]),
+            process: std::process::id(),
+        })
     }
 
     /// Waits until everything emitted before the call has been sent or given up; `false` when `timeout` passed first.
@@ -181,6 +192,12 @@ impl Worker {
         if threads.is_empty() {
             return true;
         }
+        if self.is_forked() {
+            // Who joins a thread of another process waits for ever.
+            threads.into_iter().for_each(std::mem::forget);
+            say("this process was forked after logsink was started: its events were not sent");
+            return false;
+        }
         let flushed = self.ask(Command::Stop, timeout);
         self.stop.send_replace(true);
         for thread in threads {
@@ -189,11 +206,18 @@ impl Worker {
             }
         }
         let report = health::lock(&self.health).report_last(&self.metrics.snapshot());
-        report.iter().for_each(|line| say(line));
+        report.iter().for_each(say);
         flushed
     }
 
+    fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+
     fn ask(&self, command: fn(mpsc::SyncSender<()>) -> Command, timeout: Duration) -> bool {
+        if self.is_forked() {
+            return false;
+        }
         let (reply, answer) = mpsc::sync_channel(1);
         if self.commands.send(command(reply)).is_err() {
             // The pump has ended: there is nothing left to flush.

@@ -56,7 +56,7 @@ fn a_changed_file_changes_what_is_sent() {
     assert_eq!(server.numbers(), [0, 2, 4, 5]);
 }
 
-/// The test below, run as a program of its own: only so can what it says on stderr be read.
+/// Set where a test runs itself as a program of its own, whose stderr is the test's to choose.
 const CHILD: &str = "LOGSINK_TEST_RULES_FILE";
 
 #[test]
@@ -88,4 +88,35 @@ fn a_file_that_is_not_there_yet_is_waited_for_calmly() {
     fs::write(&file, "filter = \"debug\"").unwrap();
     assert_eq!(lines.collect::<Vec<_>>(), [""; 0], "one line is enough");
     assert!(child.wait().unwrap().success());
+}
+
+/// As when the program that collects a service's stderr has died.
+#[test]
+fn a_stderr_that_nobody_reads_does_not_stop_the_rules() {
+    if let Some(file) = std::env::var_os(CHILD) {
+        let rules = format!("file:{}", std::path::Path::new(&file).display());
+        let (_layer, guard) = logsink::builder()
+            .alone()
+            .endpoint("stdout:")
+            .rules(rules)
+            .layer::<tracing_subscriber::Registry>()
+            .unwrap();
+        wait_until("the refusal", || guard.rules().refused.is_some());
+        fs::write(&file, "filter = \"debug\"").unwrap();
+        wait_until("the rules", || !guard.rules().revision.is_empty());
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rules.toml");
+    fs::write(&file, "filter = 7").unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_stderr_that_nobody_reads_does_not_stop_the_rules", "--nocapture"])
+        .env(CHILD, &file)
+        .stdout(Stdio::null())
+        .stderr(writer)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
 }

@@ -11,6 +11,9 @@ use crate::{
 
 /// Keeps the library running. Dropping it sends what is left, waits for that no longer than `flush_timeout` (default: five
 /// seconds), counts what is not sent by then, and ends the library; events after that are dropped and counted.
+///
+/// It does not outlive a fork: a program that becomes a daemon starts the library afterwards. In the forked process nothing
+/// is sent, flushes fail at once, and dropping the guard says so on stderr.
 #[must_use = "dropping the guard ends the library: bind it to a name, such as `_logsink`"]
 pub struct Guard {
     worker: Worker,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::Documents;
+use crate::voice::say;
 
 #[derive(Debug, Clone)]
 pub(super) struct Cache {
@@ -31,7 +32,7 @@ impl Cache {
             Ok(documents) => Some(documents),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                eprintln!("logsink: cannot use the cached rules in {}: {error}", self.path.display());
+                say(format_args!("cannot use the cached rules in {}: {error}", self.path.display()));
                 None
             }
         }
@@ -41,7 +42,7 @@ impl Cache {
         let (path, text) = (self.path.clone(), toml::to_string(documents));
         let written = tokio::task::spawn_blocking(move || replace(&path, text.map_err(io::Error::other)?.as_bytes()));
         if let Err(error) = written.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
-            eprintln!("logsink: cannot keep the rules in {}: {error}", self.path.display());
+            say(format_args!("cannot keep the rules in {}: {error}", self.path.display()));
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{
     follower::{Received, name},
     stopped,
 };
-use crate::reload::Reload;
+use crate::{reload::Reload, voice::say};
 
 /// The key of the document for all services.
 pub const GLOBAL_KEY: &str = "/logsink/rules/global";
@@ -153,17 +153,17 @@ impl Readings {
                 Ok(reading) => {
                     self.pause.reset();
                     if self.told {
-                        eprintln!("logsink: etcd at {} is back", self.endpoints.join(","));
+                        say(format_args!("etcd at {} is back", self.endpoints.join(",")));
                         self.told = false;
                     }
                     return reading;
                 }
                 Err(error) => {
                     if !self.told && self.pause.next > self.pause.first {
-                        eprintln!(
-                            "logsink: etcd at {} is away, the rules in force stay: {error}",
+                        say(format_args!(
+                            "etcd at {} is away, the rules in force stay: {error}",
                             self.endpoints.join(",")
-                        );
+                        ));
                         self.told = true;
                     }
                     self.pause.wait().await;
@@ -280,5 +280,25 @@ fn plain(error: &etcd_client::Error) -> String {
     match error {
         etcd_client::Error::GRpcStatus(status) => status.message().to_owned(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_shows_each_scope_by_itself() {
+        let entry = |value: &[u8], revision| Entry { value: value.to_vec(), revision };
+        let own = "/logsink/rules/service/app";
+        let mut reading = Reading { revision: 9, ..Reading::default() };
+        assert_eq!(
+            received(&reading, [GLOBAL_KEY, own]),
+            Received { revision: "g0-s0".into(), texts: [Ok(None), Ok(None)] }
+        );
+        reading.entries.insert(GLOBAL_KEY.into(), entry(b"filter = \"warn\"", 4));
+        reading.entries.insert(own.into(), entry(b"\xff", 7));
+        let expected = [Ok(Some("filter = \"warn\"".into())), Err("the value is not UTF-8".into())];
+        assert_eq!(received(&reading, [GLOBAL_KEY, own]), Received { revision: "g4-s7".into(), texts: expected });
     }
 }

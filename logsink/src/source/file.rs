@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use self::notices::Notices;
 use super::{Documents, RuleSource, stopped};
-use crate::{filter::rules::DOCUMENT_BYTES_MAX, reload::Reload};
+use crate::{filter::rules::DOCUMENT_BYTES_MAX, reload::Reload, voice::say};
 
 /// How long a file must be left alone before it is read: an editor truncates, writes and renames within this.
 const QUIET: Duration = Duration::from_millis(50);
@@ -53,7 +53,7 @@ impl RuleSource for FileSource {
                     // Before the first content it is worth a word; later, nothing has changed.
                     Err(_) if applied.is_some() => return,
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        eprintln!("logsink: rules file {} is not there yet; waiting for it", self.path.display());
+                        say(format_args!("rules file {} is not there yet; waiting for it", self.path.display()));
                         return;
                     }
                     Err(error) => {

@@ -1,8 +1,7 @@
 //! What the library says on stderr about its sink: one line when it is down, one a minute while it stays so, one when it is
-//! back, and at most one a minute about events that were lost. Decides purely; [`say`] writes.
+//! back, and at most one a minute about events that were lost. Decides purely; the worker says it.
 
 use std::{
-    io::Write,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -111,12 +110,6 @@ impl Health {
 /// Whole after every statement, so a panic elsewhere does not spoil it.
 pub(super) fn lock(health: &Mutex<Health>) -> MutexGuard<'_, Health> {
     health.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Writes one line to stderr: the only place where a logger can speak of its own trouble.
-pub(crate) fn say(line: &str) {
-    // Not `eprintln!`, which panics when stderr is closed.
-    let _ = writeln!(std::io::stderr(), "logsink: {line}");
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     Hurry,
-    health::{self, Health, say},
+    health::{self, Health},
     pending::Pending,
 };
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
     metrics::{Metrics, Reason},
     retry::{Next, Policy, Retry},
     transport::{Accepted, Batch, SendError, Transport, header},
+    voice::say,
 };
 
 /// No batch is sent whose sequence number is this far above the oldest one under way: a server remembers a window of
@@ -275,5 +276,5 @@ impl Line {
 }
 
 fn say_all(lines: impl IntoIterator<Item = String>) {
-    lines.into_iter().for_each(|line| say(&line));
+    lines.into_iter().for_each(say);
 }
