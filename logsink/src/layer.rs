@@ -37,7 +37,7 @@ use crate::{
     metrics::{Metrics, Reason},
     queue::{self, Draft, Producer},
     reload::Reload,
-    span::{self as spans, Context},
+    span::{self as spans, Context, stack::Stack},
 };
 
 /// What is sent beside an event's own fields, level, message and target.
@@ -99,7 +99,13 @@ impl LogsinkLayer {
         self.with_filter(filter)
     }
 
-    fn emit<S>(&self, state: &mut State, event: &Event<'_>, context: &LayerContext<'_, S>) -> Result<(), Reason>
+    fn emit<S>(
+        &self,
+        state: &mut State,
+        stack: Option<&Stack>,
+        event: &Event<'_>,
+        context: &LayerContext<'_, S>,
+    ) -> Result<(), Reason>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
@@ -110,15 +116,18 @@ impl LogsinkLayer {
         }
         let Known { callsite, judged } = known;
         let now = clock::now();
-        let around = self.context(outside, inside, event, context);
-        let mut draft = writers.get(&self.queue).draft(callsite.head.len(), around.len() + FINISH_BYTES)?;
+        let around = self.context(outside, inside, stack, event, context);
+        let mut draft = writers.get(&self.queue).draft(around.len() + FINISH_BYTES);
+        if !draft.room(callsite.head.len()) {
+            return Err(draft.refusal());
+        }
         let mut encoder = EventEncoder::new(&mut draft, callsite, now);
         let unfinished = Unfinished { metrics: &self.metrics, severity: callsite.severity };
         event.record(&mut encoder);
         std::mem::forget(unfinished);
         let outcome = encoder.finish();
         if draft.failed() {
-            return Err(Reason::QueueFull);
+            return Err(draft.refusal());
         }
         around.append(&mut draft, callsite, &outcome);
         close_frame(&mut draft);
@@ -141,23 +150,21 @@ impl LogsinkLayer {
         &self,
         outside: &'c mut Context,
         inside: &'c mut Context,
+        stack: Option<&Stack>,
         event: &Event<'_>,
         context: &LayerContext<'_, S>,
     ) -> &'c Context
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let leaf = if event.is_contextual() {
+        let leaf = match stack {
+            _ if !event.is_contextual() => event.parent().map(|parent| (parent.clone(), false)),
+            Some(stack) => stack.current(self.id).map(|leaf| (leaf, !stack.watched_was_left())),
             // While the thread ends, only the registry still knows.
-            match thread::with_stack(|stack| (stack.current(self.id), stack.watched_was_left())) {
-                Some((leaf, left)) => leaf.map(|leaf| (leaf, !left)),
-                None => context.lookup_current().map(|span| (span.id(), false)),
-            }
-        } else {
-            event.parent().map(|parent| (parent.clone(), false))
+            None => context.lookup_current().map(|span| (span.id(), false)),
         };
         match leaf {
-            Some((leaf, entered_since)) => self.context_of(outside, inside, &leaf, entered_since, context),
+            Some((leaf, entered_since)) => self.context_of(outside, inside, stack, &leaf, entered_since, context),
             None => self.context_outside(outside),
         }
     }
@@ -176,6 +183,7 @@ impl LogsinkLayer {
         &self,
         outside: &'c mut Context,
         inside: &'c mut Context,
+        stack: Option<&Stack>,
         leaf: &span::Id,
         entered_since: bool,
         context: &LayerContext<'_, S>,
@@ -196,7 +204,9 @@ impl LogsinkLayer {
             let thread = self.context_outside(outside);
             inside.build_span(self.id, self.capture, thread, &span, |ids| self.push_ids(leaf, ids));
         }
-        thread::with_stack(|stack| stack.watch(leaf.into_u64()));
+        if let Some(stack) = stack {
+            stack.watch(leaf.into_u64());
+        }
         inside
     }
 
@@ -236,7 +246,7 @@ impl LogsinkLayer {
         if verdict.level.is_some() || !verdict.redact.is_empty() {
             rewrite(draft.written(), verdict.level, verdict.redact, scratch);
             if !draft.replace(scratch) {
-                return Err(if draft.failed() { Reason::QueueFull } else { Reason::Oversize });
+                return Err(draft.refusal());
             }
         }
         Ok(())
@@ -293,7 +303,8 @@ where
         let result = if queue::is_own_thread() {
             Err(Reason::OwnThread)
         } else {
-            thread::with_state(|state| self.emit(state, event, &context)).unwrap_or(Err(Reason::Reentrant))
+            thread::with_state(|state, stack| self.emit(state, stack, event, &context))
+                .unwrap_or(Err(Reason::Reentrant))
         };
         if let Err(reason) = result {
             self.metrics.dropped(reason, Severity::from(event.metadata().level()));
