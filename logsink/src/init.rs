@@ -188,7 +188,7 @@ impl Builder {
         // A failed attempt leaves nothing behind: another one, with better settings, may follow.
         let started = (|| {
             let (layer, guard) = self.start(true)?;
-            let subscriber = tracing_subscriber::registry().with(layer.filtered());
+            let subscriber = tracing_subscriber::registry().with(layer.sole());
             if tracing::subscriber::set_global_default(subscriber).is_err() {
                 guard.abandon();
                 return Err(InitError::AlreadyInitialized);

@@ -5,7 +5,8 @@
 //!
 //! Add it by [`LogsinkLayer::filtered`]: `tracing` then knows which callsites and spans this layer wants without other
 //! layers of the same subscriber losing any, and where no other layer wants an event either, it costs what a disabled one
-//! costs. Added bare, the layer filters by itself, but every event gets as far as it.
+//! costs. A subscriber's only layer speaks for all of it ([`LogsinkLayer::sole`]), which spares every event the book-keeping
+//! of filters. Added bare, the layer filters by itself, but every event gets as far as it.
 
 mod filter;
 #[cfg(feature = "opentelemetry")]
@@ -20,7 +21,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tracing_core::{Event, Metadata, Subscriber, span, subscriber::Interest as CallsiteInterest};
+use tracing_core::{Event, LevelFilter, Metadata, Subscriber, span, subscriber::Interest as CallsiteInterest};
 use tracing_subscriber::{Layer, filter::Filtered, layer::Context as LayerContext, registry::LookupSpan};
 
 pub use self::filter::RulesFilter;
@@ -65,6 +66,8 @@ pub struct LogsinkLayer {
     reload: Arc<Reload>,
     metrics: Arc<Metrics>,
     capture: Capture,
+    /// In a subscriber's only layer: what it wants, the subscriber wants.
+    filter: Option<RulesFilter>,
     #[cfg(feature = "opentelemetry")]
     tracer: otel::Tracer,
 }
@@ -85,6 +88,7 @@ impl LogsinkLayer {
             reload,
             metrics,
             capture,
+            filter: None,
             #[cfg(feature = "opentelemetry")]
             tracer: otel::Tracer::default(),
         }
@@ -95,8 +99,18 @@ impl LogsinkLayer {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let filter = RulesFilter::new(self.id, self.reload.clone(), self.capture);
+        let filter = self.rules_filter();
         self.with_filter(filter)
+    }
+
+    /// For a subscriber that has no other layer: what the rules do not want is disabled for the whole subscriber.
+    pub(crate) fn sole(mut self) -> Self {
+        self.filter = Some(self.rules_filter());
+        self
+    }
+
+    fn rules_filter(&self) -> RulesFilter {
+        RulesFilter::new(self.id, self.reload.clone(), self.capture)
     }
 
     fn emit<S>(
@@ -278,8 +292,19 @@ where
         if meta.is_event() {
             callsite::prepare(meta, self.capture);
         }
-        // Another answer would speak for all layers. The filter in front speaks for this one.
-        CallsiteInterest::always()
+        match &self.filter {
+            Some(filter) => filter.interest(meta),
+            // Another answer would speak for all layers. The filter in front speaks for this one.
+            None => CallsiteInterest::always(),
+        }
+    }
+
+    fn enabled(&self, meta: &Metadata<'_>, _: LayerContext<'_, S>) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.wants(meta))
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        self.filter.as_ref().map(RulesFilter::level)
     }
 
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: LayerContext<'_, S>) {
