@@ -1,7 +1,7 @@
 //! The time of an event: nanoseconds since 1970.
 //!
 //! Where the kernel itself keeps time by the processor's time-stamp counter, events read the counter too and place it on a
-//! line that the worker draws anew every second (see [`tsc`]); that is some 25 ns cheaper than the system's clock. Wherever
+//! line that the worker draws anew every second (see `tsc.rs`); that is some 25 ns cheaper than the system's clock. Wherever
 //! that cannot be had, or nobody has drawn the line lately, they ask the system's clock.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]

@@ -193,18 +193,26 @@ pub(crate) fn push_delimited(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
 
 /// Appends an attribute whose value is an encoded `AnyValue`.
 pub(crate) fn push_attribute(out: &mut Vec<u8>, key: &str, any: &[u8]) {
-    let length = 1 + varint_length(key.len()) + key.len() + 1 + varint_length(any.len()) + any.len();
-    out.push(tag::ATTRIBUTE);
-    out.extend_from_slice(Varint::new(length as u64).as_bytes());
-    push_delimited(out, tag::KEY, key.as_bytes());
-    push_delimited(out, tag::VALUE, any);
+    open_attribute(out, key, any.len());
+    out.extend_from_slice(any);
 }
 
 /// Appends an attribute that holds text.
 pub(crate) fn push_text(out: &mut Vec<u8>, key: &str, text: &str) {
-    let mut any = Vec::with_capacity(text.len() + 4);
-    push_delimited(&mut any, tag::STRING, text.as_bytes());
-    push_attribute(out, key, &any);
+    open_attribute(out, key, 1 + varint_length(text.len()) + text.len());
+    push_delimited(out, tag::STRING, text.as_bytes());
+}
+
+/// Appends everything before an attribute's value of `any` bytes, and makes room for that in the same step.
+fn open_attribute(out: &mut Vec<u8>, key: &str, any: usize) {
+    let length = 1 + varint_length(key.len()) + key.len() + 1 + varint_length(any) + any;
+    // Exact, because a span keeps its fields boxed: what is over would be given back at the cost of another allocation.
+    out.reserve_exact(1 + varint_length(length) + length);
+    out.push(tag::ATTRIBUTE);
+    out.extend_from_slice(Varint::new(length as u64).as_bytes());
+    push_delimited(out, tag::KEY, key.as_bytes());
+    out.push(tag::VALUE);
+    out.extend_from_slice(Varint::new(any as u64).as_bytes());
 }
 
 // --- Text that may be too long ---
