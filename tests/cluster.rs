@@ -1,6 +1,6 @@
 //! The same product on Kafka, Elasticsearch and etcd.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use logsink_tests::{App, Example, Server, http, server::Space, stack::elasticsearch, unique, until};
 
@@ -41,6 +41,58 @@ fn from_the_axum_example_over_grpc_and_kafka_to_a_hit() {
     assert_eq!(hits[0]["attributes"]["order_id"], 13, "{}", hits[0]);
     assert_eq!(hits[0]["attributes"]["url.path"], "/orders/13", "{}", hits[0]);
     example.stop();
+}
+
+#[test]
+fn two_drains_share_the_work_and_one_takes_over_when_the_other_is_killed() {
+    const EVENTS: u64 = 1_500;
+    /// Their instances spread them over the four partitions; that one drain gets none of them happens once in 30,000 runs.
+    const SENDERS: usize = 16;
+    let dir = tempfile::tempdir().unwrap();
+    let space = Space::new("scale-out");
+    let ingest = Server::cluster(dir.path(), "ingest", &["ingest"], &space);
+    let mut drains = ["drain-1", "drain-2"].map(|name| Server::cluster(dir.path(), name, &["drain"], &space));
+    let query = Server::cluster(dir.path(), "query", &["query"], &space);
+
+    let mut senders: Vec<_> = (0..SENDERS)
+        .map(|_| {
+            let service = unique("sender");
+            let home = dir.path().join(&service);
+            fs::create_dir(&home).unwrap();
+            let mut app = App::build(&home, &service, &ingest.grpc_url()).start();
+            // Ten seconds: the kill falls into the stream.
+            app.emit("a", EVENTS, EVENTS / 10);
+            (service, app)
+        })
+        .collect();
+    until("both drains index events", FOUND, || {
+        let drained = drains.each_ref().map(|drain| drain.counter("logsink_drain_records_total"));
+        if drained.iter().all(|count| *count > 0) { Ok(()) } else { Err(format!("{drained:?}")) }
+    });
+    let [killed, left] = &mut drains;
+    killed.kill();
+    let before = left.counter("logsink_drain_records_total");
+
+    for (_, app) in &mut senders {
+        until("all is out", FOUND, || if app.emitted() == EVENTS { Ok(()) } else { Err(app.emitted().to_string()) });
+        app.flush(Duration::from_secs(30));
+        let metrics = app.metrics();
+        assert_eq!((metrics["sent"].as_u64(), metrics["lost"].as_u64()), (Some(EVENTS), Some(0)), "{metrics}");
+    }
+    // The other one alone finishes it: also what the killed one had read and not committed.
+    let url = format!("{}/{}/_count", elasticsearch(), space.data_stream);
+    let all = SENDERS as u64 * EVENTS;
+    until("all is indexed", 2 * FOUND, || {
+        let answer = http::get(&url)?;
+        let count = serde_json::from_str::<serde_json::Value>(&answer.body).map_err(|error| error.to_string())?;
+        if count["count"].as_u64() >= Some(all) { Ok(()) } else { Err(answer.body) }
+    });
+    assert!(left.counter("logsink_drain_records_total") > before, "the one that is left has taken over");
+    for (service, app) in senders {
+        numbers::exactly_once(&query.query(&format!("service={service}")), EVENTS);
+        app.quit();
+    }
+    assert!(left.stop().success());
 }
 
 #[test]

@@ -24,5 +24,8 @@ mod examples;
 /// What is wrong is said in one clear sentence, and nothing that was accepted is lost.
 mod refusals;
 
+/// TLS from the application to the server and from the command to the server; certificates that are not right.
+mod tls;
+
 /// The oracle.
 mod numbers;

@@ -15,7 +15,15 @@ fn the_server_names_the_setting_that_is_wrong() {
     let file = dir.path().join("server.toml");
     for (text, words) in [
         ("colour = \"red\"", "colour"),
-        ("[listen]\ngrpc = \"0.0.0.0:4317\"", "listen.grpc"),
+        (
+            "[listen]\ngrpc = \"0.0.0.0:4317\"",
+            "listen.grpc: 0.0.0.0:4317 can be reached from other machines and there is no TLS",
+        ),
+        (
+            "[listen]\nhttp = \"[::]:4318\"",
+            "listen.http: [::]:4318 can be reached from other machines and there is no TLS",
+        ),
+        ("[tls]\ncert = \"nowhere.pem\"\nkey = \"nowhere.key\"", "nowhere.pem"),
         ("[listen]\ngrpc = \"here\"", "line 2"),
         ("mode = \"cluster\"", "kafka"),
         ("[kafka]\nbrokers = []\n[elasticsearch]\nurls = [\"http://127.0.0.1:9200\"]", "kafka.brokers"),
@@ -152,5 +160,6 @@ fn a_guard_that_cannot_deliver_gives_up_at_its_deadline_and_counts_the_loss() {
         if app.emitted() == 10 { Ok(()) } else { Err(app.emitted().to_string()) }
     });
     // `quit` panics when the process takes longer than twenty seconds; the guard's deadline is five.
-    app.quit();
+    let said = app.quit();
+    assert!(said.contains("10 events were lost; since the start: shutdown=10"), "{said}");
 }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 it failed; 2 the arguments or the configuration are wrong.
 
 pub mod check;
+pub mod client;
 pub mod query;
 pub mod rules;
 pub mod serve;
@@ -78,10 +79,26 @@ fn block_on(command: impl Future<Output = Result<(), Error>>) -> Result<(), Erro
     runtime.map_err(|error| Error::Failed(format!("cannot start the runtime: {error}")))?.block_on(command)
 }
 
-/// The only place where an error leaves for the terminal.
+/// Text from elsewhere as a terminal may have it: what [`steers`] is written as escapes.
+fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    out
+}
+
+/// Control characters but tabs, and what reorders text.
+fn steers(c: char) -> bool {
+    let reorders = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() && c != '\t' || reorders
+}
+
+/// The only place where an error leaves for the terminal. A server's words may be in it.
 #[expect(clippy::print_stderr, reason = "what a command has to say goes to the terminal")]
 fn complain(error: &Error) {
-    eprintln!("logsink-server: {error}");
+    let text = error.to_string();
+    eprintln!("logsink-server: {}", text.split('\n').map(clean).collect::<Vec<_>>().join("\n"));
 }
 
 #[cfg(test)]

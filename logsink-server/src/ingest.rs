@@ -10,7 +10,10 @@ pub mod http;
 pub(crate) mod json;
 mod status;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ::http::HeaderMap;
 use bytes::Bytes;
@@ -30,20 +33,32 @@ pub struct Options {
     pub request_bytes_max: usize,
     /// Bytes of all requests under way, from the last byte's arrival to the queue's answer.
     pub pending_bytes_max: usize,
+    /// How long the body of a request over HTTP may take to arrive.
+    pub body_timeout: Duration,
     /// What a request may hold.
     pub limits: Limits,
 }
 
 impl Default for Options {
-    /// Requests of 16 MiB, four times what gRPC clients send by default; 256 MiB under way.
+    /// Requests of 16 MiB, four times what gRPC clients send by default; 256 MiB under way; 30 s for a body, which is a
+    /// megabyte at 300 kbit/s: a sender that is slower, or silent, holds memory for nothing.
     fn default() -> Self {
-        Self { request_bytes_max: 16 << 20, pending_bytes_max: 256 << 20, limits: Limits::default() }
+        Self {
+            request_bytes_max: 16 << 20,
+            pending_bytes_max: 256 << 20,
+            body_timeout: Duration::from_secs(30),
+            limits: Limits::default(),
+        }
     }
 }
 
 /// The longest header value that is taken along; a longer one is as if it were not there. A sender's loss counters are a
 /// dozen names and numbers.
 const HEADER_BYTES_MAX: usize = 4_096;
+
+/// Bodies decompressed or read from JSON at a time: more than cores that could be busy with them. Each may take 16 MiB, and
+/// some times that as JSON, before it counts as under way.
+const DECODES_MAX: usize = 16;
 
 /// The request is durable in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +91,9 @@ pub enum IngestError {
     /// More is under way than the server takes at a time.
     #[error("too many requests are under way")]
     Overload,
+    /// The body did not arrive in time.
+    #[error("the request's body took too long to arrive")]
+    TooSlow,
     /// The queue cannot take it at the moment.
     #[error("{0}")]
     QueueUnavailable(String),
@@ -91,13 +109,15 @@ pub struct Ingest {
     metrics: Arc<Metrics>,
     /// A permit for each byte under way.
     pending: Semaphore,
+    /// A permit for each body that is being decoded.
+    decoding: Semaphore,
 }
 
 impl Ingest {
     /// The way into this queue.
     pub fn new(queue: Arc<dyn QueueWriter>, options: Options, metrics: Arc<Metrics>) -> Arc<Self> {
         let pending = Semaphore::new(options.pending_bytes_max.min(Semaphore::MAX_PERMITS));
-        Arc::new(Self { queue, options, metrics, pending })
+        Arc::new(Self { queue, options, metrics, pending, decoding: Semaphore::new(DECODES_MAX) })
     }
 
     /// Takes one `ExportLogsServiceRequest`, protobuf, decompressed. A request without records is taken at once.
@@ -152,7 +172,7 @@ impl Ingest {
 impl IngestError {
     /// Whether the same request may be taken later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Overload | Self::QueueUnavailable(_) | Self::QueueFailed(_))
+        matches!(self, Self::Overload | Self::TooSlow | Self::QueueUnavailable(_) | Self::QueueFailed(_))
     }
 
     fn refusal(&self) -> Refusal {
@@ -163,6 +183,7 @@ impl IngestError {
             Self::Limit(_) => Refusal::Limit,
             Self::TooLarge { .. } => Refusal::TooLarge,
             Self::Overload => Refusal::Overload,
+            Self::TooSlow => Refusal::TooSlow,
             Self::QueueUnavailable(_) => Refusal::QueueUnavailable,
             Self::QueueFailed(_) => Refusal::QueueFailed,
         }

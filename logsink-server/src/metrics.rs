@@ -46,8 +46,8 @@ pub enum Refusal {
     QueueFailed,
     /// More under way than the server takes at a time; the sender is told to try again.
     Overload,
-    /// The server is stopping; the sender is told to try again.
-    Shutdown,
+    /// The body did not arrive in time; the sender is told to try again.
+    TooSlow,
 }
 
 impl Refusal {
@@ -62,7 +62,7 @@ impl Refusal {
             Self::QueueUnavailable => "queue_unavailable",
             Self::QueueFailed => "queue_failed",
             Self::Overload => "overload",
-            Self::Shutdown => "shutdown",
+            Self::TooSlow => "too_slow",
         }
     }
 }

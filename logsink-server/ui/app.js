@@ -4,6 +4,7 @@
 
 const PAGE = 100;             // hits asked for at a time
 const PREVIEW_CHARS_MAX = 600; // of a message in the list; all of it is in the detail
+const ATTRIBUTES_MAX = 12;    // of an event in the list; more do not fit the widest screen
 
 const $ = (id) => document.getElementById(id);
 const [form, q, level, range, from, to] = ["search", "q", "level", "range", "from", "to"].map($);
@@ -118,7 +119,8 @@ function show(found) {
   warning.textContent = `This is not all: ${[...shown.warnings].join("; ")}`;
   warning.hidden = shown.warnings.size === 0;
   older.hidden = !found.cursor;
-  empty.hidden = shown.count > 0;
+  // A page without hits may be followed by others: the index looks at so many events at a time.
+  empty.hidden = shown.count > 0 || Boolean(found.cursor);
   const events = `${shown.count}${found.cursor ? "+" : ""} event${shown.count === 1 ? "" : "s"}`;
   status.textContent = `${events} between ${clock(found.from)} and ${clock(found.to)}, newest first · ${found.took_ms} ms`;
 }
@@ -142,8 +144,7 @@ function row(hit) {
   time.title = hit.time;
   const line = element("span", "line");
   line.append(element("span", "message", hit.message.trimStart().split("\n", 1)[0].slice(0, PREVIEW_CHARS_MAX)));
-  for (const [key, value] of Object.entries(hit.attributes).slice(0, 12)) {
-    if (key.startsWith("code.") || key.startsWith("thread.")) continue;
+  for (const [key, value] of preview(hit.attributes)) {
     line.append(" ", element("span", "key", `${key}=`), element("span", "value", text(value).slice(0, 120)));
   }
   const service = element("span", "service", hit.service);
@@ -156,6 +157,13 @@ function row(hit) {
   });
   item.append(details);
   return item;
+}
+
+// The line is short: what the event says comes first, where it was in the program last or in the detail alone.
+function preview(attributes) {
+  const entries = Object.entries(attributes).filter(([key]) => !/^(code|thread)\.|^span\.name$/.test(key));
+  const late = ([key]) => (key === "span.path" || key.startsWith("exception.") ? 1 : 0);
+  return entries.sort((a, b) => late(a) - late(b)).slice(0, ATTRIBUTES_MAX);
 }
 
 function detail(hit) {

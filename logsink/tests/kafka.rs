@@ -1,6 +1,6 @@
 //! Events → a real Kafka broker → the official OTLP types.
 //!
-//! Needs a broker: `LOGSINK_TEST_KAFKA=127.0.0.1:9092 cargo test -p logsink --features kafka --test kafka -- --ignored`
+//! Needs a broker: `KAFKA_BROKERS=127.0.0.1:9092 cargo test -p logsink --features kafka --test kafka -- --ignored`
 
 #![cfg(feature = "kafka")]
 
@@ -19,7 +19,7 @@ use tracing_subscriber::layer::SubscriberExt;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn brokers() -> String {
-    std::env::var("LOGSINK_TEST_KAFKA").expect("LOGSINK_TEST_KAFKA: the address of a Kafka broker")
+    std::env::var("KAFKA_BROKERS").expect("KAFKA_BROKERS: the address of a Kafka broker")
 }
 
 /// A topic of the test's own; the broker makes it when it is first written to.

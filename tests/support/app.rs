@@ -77,16 +77,23 @@ impl App {
         self.ask(&format!("chatter {}", every.as_millis()));
     }
 
-    /// What an event of `noisy` and one of a level that is off cost on the caller.
+    /// The interest that `tracing` has registered for events of `noisy`: `never`, `sometimes` or `always`.
+    pub fn interest(&mut self) -> String {
+        self.ask("interest")
+    }
+
+    /// What an event of `noisy` and one of a level that is off cost on the caller, each as a median: `noisy_ns`, `off_ns`;
+    /// the median of their differences, `more_ns`; how often a value of one of them was looked at, `seen`.
     pub fn cost(&mut self) -> Value {
         serde_json::from_str(&self.ask("cost")).expect("costs are JSON")
     }
 
-    /// Ends it as a program ends: the guard is dropped, which flushes.
-    pub fn quit(mut self) {
+    /// Ends it as a program ends: the guard is dropped, which flushes. Returns what it wrote to stderr over its life.
+    pub fn quit(mut self) -> String {
         self.ask("quit");
         let status = self.process.wait(Duration::from_secs(20));
         assert!(status.success(), "{status}");
+        self.stderr()
     }
 
     /// SIGSTOP.

@@ -11,6 +11,7 @@ pub mod process;
 pub mod python;
 pub mod server;
 pub mod stack;
+pub mod tls;
 pub mod wait;
 
 pub use app::App;

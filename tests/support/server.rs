@@ -1,6 +1,7 @@
 //! The real `logsink-server` binary as a child process.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
@@ -12,7 +13,9 @@ use serde_json::Value;
 use crate::{
     http,
     process::{self, Process, free_port, succeed},
-    stack, until,
+    stack,
+    tls::{Authority, Member},
+    until,
 };
 
 /// A debug build on a busy machine opens its store and its clients within this.
@@ -26,6 +29,8 @@ pub struct Server {
     config: Option<PathBuf>,
     grpc: u16,
     http: u16,
+    /// The options with which commands reach it over TLS; empty without.
+    credentials: Vec<OsString>,
 }
 
 /// The path of the binary: `$LOGSINK_TEST_SERVER`, else beside this test.
@@ -53,7 +58,23 @@ pub fn command(arguments: &[&str]) -> Command {
 impl Server {
     /// A standalone server over `dir/data`, ready.
     pub fn standalone(dir: &Path) -> Self {
-        Self::launch(dir, None)
+        Self::launch(dir, None, Vec::new())
+    }
+
+    /// As [`Server::standalone`], with TLS on both listeners. With `client`, only who shows a certificate of the same
+    /// authority is let in; the commands of this server do.
+    pub fn secure(dir: &Path, authority: &Authority, client: Option<&Member>) -> Self {
+        let own = authority.sign("server");
+        let mut text = format!("[tls]\ncert = {:?}\nkey = {:?}\n", own.certificate, own.key);
+        let mut credentials = vec!["--ca".into(), authority.certificate.clone().into_os_string()];
+        if let Some(client) = client {
+            text += &format!("client_ca = {:?}\n", authority.certificate);
+            credentials.extend(["--cert".into(), client.certificate.clone().into_os_string()]);
+            credentials.extend(["--key".into(), client.key.clone().into_os_string()]);
+        }
+        let config = dir.join("server.toml");
+        fs::write(&config, text).expect("the configuration is written");
+        Self::launch(dir, Some(config), credentials)
     }
 
     /// One process of a cluster over the stack: `roles` as in the file, with its own topic and data stream.
@@ -62,13 +83,13 @@ impl Server {
         fs::write(&config, space.config(roles)).expect("the configuration is written");
         let home = dir.join(name);
         fs::create_dir_all(&home).expect("the directory is made");
-        Self::launch(&home, Some(config))
+        Self::launch(&home, Some(config), Vec::new())
     }
 
-    fn launch(dir: &Path, config: Option<PathBuf>) -> Self {
+    fn launch(dir: &Path, config: Option<PathBuf>, credentials: Vec<OsString>) -> Self {
         let (grpc, http) = (free_port(), free_port());
         let process = Self::spawn(dir, config.as_deref(), grpc, http);
-        let mut server = Self { process, dir: dir.to_owned(), config, grpc, http };
+        let mut server = Self { process, dir: dir.to_owned(), config, grpc, http, credentials };
         server.await_ready();
         server
     }
@@ -92,10 +113,13 @@ impl Server {
 
     fn await_ready(&mut self) {
         let url = self.http_url("/readyz");
-        let process = &mut self.process;
         until("the server is ready", START_DEADLINE, || {
-            if let Some(status) = process.ended() {
+            if let Some(status) = self.process.ended() {
                 panic!("the server ended: {status}");
+            }
+            if !self.credentials.is_empty() {
+                // The command knows how to get in.
+                return self.try_query("").map(drop);
             }
             let answer = http::get(&url)?;
             if answer.status == 200 { Ok(()) } else { Err(answer.body) }
@@ -131,12 +155,31 @@ impl Server {
 
     /// The endpoint for senders.
     pub fn grpc_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.grpc)
+        format!("{}://127.0.0.1:{}", self.scheme(), self.grpc)
     }
 
     /// An URL of its HTTP door.
     pub fn http_url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.http)
+        format!("{}://127.0.0.1:{}{path}", self.scheme(), self.http)
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.credentials.is_empty() { "http" } else { "https" }
+    }
+
+    /// The options with which commands reach it.
+    fn address(&self) -> Vec<OsString> {
+        [&["--server".into(), self.http_url("").into()][..], &self.credentials].concat()
+    }
+
+    /// A counter of `/metrics`, by its full name; 0 when it is not there.
+    ///
+    /// # Panics
+    /// When the server does not answer.
+    pub fn counter(&self, name: &str) -> u64 {
+        let answer = http::get(&self.http_url("/metrics")).expect("the server answers");
+        let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
+        answer.body.lines().find_map(value).unwrap_or_default()
     }
 
     /// `logsink-server query`, all pages of the last hour, newest first.
@@ -146,7 +189,7 @@ impl Server {
     pub fn try_query(&self, expression: &str) -> Result<Vec<Value>, String> {
         let output = process::run(
             command(&["query", expression, "--from", "-1h", "--json", "--all"])
-                .args(["--server", &self.http_url("")])
+                .args(self.address())
                 .current_dir(&self.dir),
         );
         if !output.status.success() {
@@ -177,7 +220,7 @@ impl Server {
 
     /// `logsink-server rules …` against this server; returns its standard output.
     pub fn rules(&self, arguments: &[&str]) -> String {
-        succeed(command(&["rules"]).args(arguments).args(["--server", &self.http_url("")]).current_dir(&self.dir))
+        succeed(command(&["rules"]).args(arguments).args(self.address()).current_dir(&self.dir))
     }
 }
 

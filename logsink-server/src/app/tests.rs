@@ -5,14 +5,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::http::uri::PathAndQuery;
+use logsink::transport::header;
+use opentelemetry_proto::tonic::{
+    collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse},
+    common::v1::{AnyValue, any_value},
+    logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, sync::watch, task::JoinHandle};
+use tokio::{net::TcpStream, runtime::Runtime, sync::watch, task::JoinHandle};
+use tonic::transport::Channel;
 
-use super::App;
+use super::{Addresses, App};
 use crate::{
     config::{
         Config,
-        units::{Address, Span},
+        units::{Address, Bytes, Span},
     },
     error::Error,
 };
@@ -22,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Server {
     http: SocketAddr,
+    grpc: SocketAddr,
     stop: watch::Sender<bool>,
     running: JoinHandle<Result<(), Error>>,
     client: reqwest::Client,
@@ -38,13 +47,24 @@ fn config(dir: &tempfile::TempDir) -> Config {
 
 impl Server {
     async fn start(dir: &tempfile::TempDir) -> Self {
-        let app = App::start(&config(dir)).await.unwrap();
-        let http = app.addresses().http;
+        Self::start_as(&config(dir)).await
+    }
+
+    async fn start_as(config: &Config) -> Self {
+        let app = App::start(config).await.unwrap();
+        let Addresses { http, grpc } = app.addresses();
         let (stop, stopped) = watch::channel(false);
-        Self { http, stop, running: tokio::spawn(app.run(stopped)), client: reqwest::Client::new() }
+        let grpc = grpc.unwrap();
+        Self { http, grpc, stop, running: tokio::spawn(app.run(stopped)), client: reqwest::Client::new() }
     }
 
     async fn send(&self, message: &str) {
+        let response = self.post(message, None).await;
+        assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
+    }
+
+    /// One event, with the instance and the sequence number of a batch.
+    async fn post(&self, message: &str, batch: Option<(&str, u64)>) -> reqwest::Response {
         let body = json!({ "resourceLogs": [{
             "resource": { "attributes": [{ "key": "service.name", "value": { "stringValue": "shop" } }] },
             "scopeLogs": [{ "logRecords": [{
@@ -52,8 +72,46 @@ impl Server {
                 "attributes": [{ "key": "latency_ms", "value": { "intValue": "250" } }],
             }] }],
         }] });
-        let response = self.client.post(format!("http://{}/v1/logs", self.http)).json(&body).send().await.unwrap();
-        assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
+        let mut request = self.client.post(format!("http://{}/v1/logs", self.http)).json(&body);
+        if let Some((instance, sequence)) = batch {
+            request = request.header(header::INSTANCE, instance).header(header::SEQUENCE, sequence);
+        }
+        request.send().await.unwrap()
+    }
+
+    /// The same over gRPC.
+    async fn export(&self, message: &str, (instance, sequence): (&str, u64)) {
+        let channel = Channel::from_shared(format!("http://{}", self.grpc)).unwrap().connect().await.unwrap();
+        let record = LogRecord {
+            time_unix_nano: 1_772_368_200_000_000_000,
+            body: Some(AnyValue { value: Some(any_value::Value::StringValue(message.to_owned())) }),
+            ..LogRecord::default()
+        };
+        let scope_logs = vec![ScopeLogs { log_records: vec![record], ..ScopeLogs::default() }];
+        let resource_logs = vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }];
+        let mut request = tonic::Request::new(ExportLogsServiceRequest { resource_logs });
+        request.metadata_mut().insert(header::INSTANCE, instance.parse().unwrap());
+        request.metadata_mut().insert(header::SEQUENCE, sequence.to_string().parse().unwrap());
+        let mut client = tonic::client::Grpc::new(channel);
+        client.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
+        let codec = tonic_prost::ProstCodec::<_, ExportLogsServiceResponse>::default();
+        client.unary(request, path, codec).await.unwrap();
+    }
+
+    /// Waits until readiness is as wanted; answers what it says.
+    async fn until_ready(&self, wanted: bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (status, body) = self.get("/readyz").await;
+            let body: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(status == 200, body["ready"] == true);
+            if body["ready"] == wanted {
+                return body;
+            }
+            assert!(Instant::now() < deadline, "{body}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
@@ -156,4 +214,101 @@ async fn two_servers_do_not_share_a_data_directory() {
     let dir = tempfile::tempdir().unwrap();
     let _first = App::start(&config(&dir)).await.unwrap();
     assert!(App::start(&config(&dir)).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_said_and_is_over_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&dir);
+    // Far below what `validate` allows: a log that is full within a second.
+    config.queue.disk_bytes_max = Bytes::kib(256);
+    let server = Server::start_as(&config).await;
+    // The store cannot publish: a file stands where the day's directory should be.
+    let day = dir.path().join("data/index/2026-03-01");
+    std::fs::write(&day, "").unwrap();
+    let text = |index: usize| format!("n{index} {}", "x".repeat(2_000));
+    let mut acked = 0;
+    let refused = loop {
+        let response = server.post(&text(acked), None).await;
+        if response.status() != 200 {
+            break response;
+        }
+        acked += 1;
+        assert!(acked < 1_000);
+    };
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    let sentence = refused.text().await.unwrap();
+    assert!(sentence.contains("the log on disk is full (262144 bytes)"), "{sentence}");
+    let ready = server.until_ready(false).await;
+    assert_eq!(ready["checks"]["queue"]["error"], "the log on disk is full (262144 bytes)");
+    let index = ready["checks"]["index"]["error"].as_str().unwrap();
+    assert!(index.contains("takes no more events"), "{index}");
+
+    std::fs::remove_file(&day).unwrap();
+    server.until_ready(true).await;
+    assert_eq!(server.post("room again", None).await.status(), 200);
+    // Once each, and nothing that was refused.
+    assert_eq!(server.find("&limit=1000", acked + 1).await.len(), acked + 1);
+    server.stop().await;
+    let server = Server::start_as(&config).await;
+    server.find("&limit=1000", acked + 1).await;
+    server.stop().await;
+}
+
+/// Three batches, each over both doors, as a client does whose answers were lost.
+async fn send_twice(server: &Server) {
+    for (sequence, message) in ["one", "two", "three"].into_iter().enumerate() {
+        let batch = ("i-1", sequence as u64);
+        assert_eq!(server.post(message, Some(batch)).await.status(), 200);
+        server.export(message, batch).await;
+    }
+}
+
+/// Waits until the index is done with so many records since the server's start; then exactly these three are found.
+async fn three_are_found(server: &Server, records: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (_, metrics) = server.get("/metrics").await;
+        if metrics.lines().any(|line| line == format!("logsink_drain_records_total {records}")) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{metrics}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (_, found) = server.get("/api/v1/search?from=2026-03-01&to=2026-03-02").await;
+    let found: Value = serde_json::from_str(&found).unwrap();
+    let mut found: Vec<_> =
+        found["hits"].as_array().unwrap().iter().map(|hit| hit["message"].as_str().unwrap()).collect();
+    found.sort_unstable();
+    assert_eq!(found, ["one", "three", "two"]);
+}
+
+#[test]
+fn a_batch_sent_again_is_found_once_also_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new().unwrap();
+    let crashed = runtime.block_on(async {
+        let server = Server::start(&dir).await;
+        send_twice(&server).await;
+        three_are_found(&server, 6).await;
+        server
+    });
+    // Nothing is told to stop: all that is left is what is on the disk.
+    runtime.shutdown_timeout(PATIENCE);
+    drop(crashed);
+    assert!(!dir.path().join("data/index/MANIFEST").exists());
+
+    Runtime::new().unwrap().block_on(async {
+        let server = Server::start(&dir).await;
+        send_twice(&server).await;
+        // Six are read again.
+        three_are_found(&server, 12).await;
+        server.stop().await;
+        assert!(dir.path().join("data/index/MANIFEST").exists());
+        let server = Server::start(&dir).await;
+        send_twice(&server).await;
+        three_are_found(&server, 6).await;
+        server.stop().await;
+    });
 }

@@ -11,6 +11,7 @@ use std::{
 use clap::Args;
 use serde_json::Value;
 
+use super::{clean, client::ServerArgs, steers};
 use crate::{
     api::search::Found,
     error::Error,
@@ -42,9 +43,8 @@ pub struct QueryArgs {
     /// One JSON object a line
     #[arg(long)]
     json: bool,
-    /// The server to ask
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4318", env = "LOGSINK_SERVER_URL")]
-    server: String,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 const EXAMPLES: &str = r#"Expressions:
@@ -71,8 +71,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 pub async fn run(args: QueryArgs) -> Result<(), Error> {
     let stdout = io::stdout();
     let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build();
-    let client = client.map_err(|error| Error::Failed(format!("cannot make an HTTP client: {error}")))?;
+    let client = args.server.client(REQUEST_TIMEOUT)?;
     let mut left = if args.all { usize::MAX } else { args.limit };
     let (mut from, mut to, mut cursor) = (args.from.clone(), args.to.clone(), None);
     let mut warned = Vec::new();
@@ -86,11 +85,15 @@ pub async fn run(args: QueryArgs) -> Result<(), Error> {
             Err(source) => return Err(Error::File { action: "write to", path: "standard output".into(), source }),
         }
         warn(&found.warnings, &mut warned, &mut io::stderr().lock());
-        // Absolute times from here on: `-15m` would move between two pages.
-        (from, to, cursor) = (found.from, found.to, found.cursor);
-        if cursor.is_none() || left == 0 {
+        // A page may have few hits, or none, and yet be followed by others: the index looks at so many events at a time.
+        if found.cursor.is_none() || left == 0 {
             return Ok(());
         }
+        if found.cursor == cursor {
+            return Err(Error::Failed(format!("{} answers with the same page again and again", args.server.url)));
+        }
+        // Absolute times from here on: `-15m` would move between two pages.
+        (from, to, cursor) = (found.from, found.to, found.cursor);
     }
 }
 
@@ -102,13 +105,13 @@ async fn ask(
     limit: usize,
     cursor: Option<&str>,
 ) -> Result<Found, Error> {
-    let url = format!("{}/api/v1/search", args.server.trim_end_matches('/'));
+    let url = format!("{}/api/v1/search", args.server.url.trim_end_matches('/'));
     let limit = limit.to_string();
     let parameters = [("q", args.expression.as_str()), ("from", from), ("to", to), ("limit", &limit)];
     let request = client.get(&url).query(&parameters).query(&cursor.map(|cursor| [("cursor", cursor)]));
-    let response = request.send().await.map_err(|error| unreachable(&args.server, &error))?;
+    let response = request.send().await.map_err(|error| args.server.unreachable(&error))?;
     let status = response.status();
-    let body = response.bytes().await.map_err(|error| unreachable(&args.server, &error))?;
+    let body = response.bytes().await.map_err(|error| args.server.unreachable(&error))?;
     if status.is_success() {
         let wrong = |error| Error::Failed(format!("{url} did not answer like a logsink-server: {error}"));
         return serde_json::from_slice(&body).map_err(wrong);
@@ -118,20 +121,6 @@ async fn ask(
     let message = said.map_or_else(|| format!("{url} answered {status}"), ToOwned::to_owned);
     let message = message.replacen("q: ", "the expression: ", usize::from(message.starts_with("q: ")));
     Err(if status.as_u16() == 400 { Error::Usage(message) } else { Error::Failed(message) })
-}
-
-fn unreachable(server: &str, error: &reqwest::Error) -> Error {
-    if error.is_builder() {
-        return Error::Usage(format!("--server {server} is not a URL: write it like http://127.0.0.1:4318"));
-    }
-    // reqwest's own text repeats the URL with the whole query; its root cause says what happened.
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    Error::Failed(format!(
-        "cannot reach {server}: {cause}: is logsink-server running there? Name another with --server"
-    ))
 }
 
 /// Says once what the answer lacks, where it does not mix with the events.
@@ -148,13 +137,24 @@ fn warn(warnings: &[String], warned: &mut Vec<String>, out: &mut impl Write) {
 fn print(hits: &[Hit], json: bool, colour: bool, out: &mut impl Write) -> io::Result<()> {
     for hit in hits {
         if json {
-            serde_json::to_writer(&mut *out, hit)?;
-            out.write_all(b"\n")?;
+            out.write_all(json_line(hit)?.as_bytes())?;
         } else {
             out.write_all(line(hit, colour).as_bytes())?;
         }
     }
     out.flush()
+}
+
+/// One JSON object. JSON lets pass what steers a terminal all the same; written as escapes it is the same to a program.
+fn json_line(hit: &Hit) -> io::Result<String> {
+    let text = serde_json::to_string(hit)?;
+    let mut line = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        // All of these are below U+10000, and stand in strings only.
+        if steers(c) { _ = write!(line, "\\u{:04x}", u32::from(c)) } else { line.push(c) }
+    }
+    line.push('\n');
+    Ok(line)
 }
 
 /// `time LEVEL service target: message key=value …`
@@ -195,23 +195,6 @@ fn line(hit: &Hit, colour: bool) -> String {
     }
     line.push('\n');
     line
-}
-
-/// Control characters but tabs, and what reorders text, are written as escapes.
-fn clean(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\t' => out.push(c),
-            c if c.is_control()
-                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}') =>
-            {
-                let _ = write!(out, "{}", c.escape_unicode());
-            }
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -255,5 +238,13 @@ mod tests {
         assert!(line.contains(r"\u{1b}]0;owned\u{7}\u{d}\u{202e}gnp.exe"), "{line}");
         assert!(line.contains(" items=3 user=\"a b\"\n    second\n"), "{line}");
         assert!(!line.contains('\x1b'));
+    }
+
+    #[test]
+    fn json_cannot_steer_the_terminal_and_is_the_same_event() {
+        let hit = hit("\x1b[2J\u{9b}31m\u{7f}\u{202e}é\u{1f600}\u{61c}");
+        let line = json_line(&hit).unwrap();
+        assert!(line.contains(r"\u001b[2J\u009b31m\u007f\u202eé😀\u061c"), "{line}");
+        assert_eq!(serde_json::from_str::<Hit>(&line).unwrap(), hit);
     }
 }

@@ -9,8 +9,9 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use logsink::filter::rules::{Document, RuleSet};
-use reqwest::{Client, Method, StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 
+use super::client::ServerArgs;
 use crate::control::{ControlError, Scope, etcd};
 
 /// A write is durable within milliseconds; a server that needs longer is in trouble.
@@ -52,22 +53,18 @@ enum RulesCommand {
     },
     /// List connected processes and the rules that they run
     Instances {
-        /// The server's HTTP address
-        #[arg(long, value_name = "URL", default_value = SERVER, env = "LOGSINK_SERVER_URL")]
-        server: Url,
+        #[command(flatten)]
+        server: ServerArgs,
     },
 }
-
-const SERVER: &str = "http://127.0.0.1:4318";
 
 #[derive(Debug, Args)]
 struct Place {
     /// The service whose rules they are; left out: all services
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
-    /// The server's HTTP address
-    #[arg(long, value_name = "URL", default_value = SERVER, env = "LOGSINK_SERVER_URL")]
-    server: Url,
+    #[command(flatten)]
+    server: ServerArgs,
     /// Go to etcd instead of a server: URLs of its members, separated by commas
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     etcd: Vec<String>,
@@ -99,8 +96,8 @@ pub async fn run(args: RulesArgs) -> anyhow::Result<()> {
             None => bail!("there are no rules for {}", at.scope()),
         },
         RulesCommand::Instances { server } => {
-            let url = server.join("/api/v1/instances").context("not a server's address")?;
-            let (_, body) = ask(Method::GET, url, None).await?;
+            let url = url(&server, &["instances"])?;
+            let (_, body) = ask(&server, Method::GET, url, None).await?;
             let instances: Vec<crate::control::instances::Instance> =
                 serde_json::from_str(&body).context("the server's answer is not a list of instances")?;
             let mut lines = String::new();
@@ -124,17 +121,10 @@ impl Place {
     }
 
     fn url(&self) -> anyhow::Result<Url> {
-        let mut url = self.server.clone();
-        let mut path =
-            url.path_segments_mut().map_err(|()| anyhow::anyhow!("`{}` is no address of a server", self.server))?;
-        path.pop_if_empty().extend(["api", "v1", "rules"]);
         match &self.service {
-            // Encodes what a path cannot hold.
-            Some(name) => path.extend(["service", name.as_str()]),
-            None => path.push("global"),
-        };
-        drop(path);
-        Ok(url)
+            Some(name) => url(&self.server, &["rules", "service", name]),
+            None => url(&self.server, &["rules", "global"]),
+        }
     }
 
     async fn write(&self, text: Option<String>) -> anyhow::Result<String> {
@@ -142,7 +132,7 @@ impl Place {
             return Ok(etcd::write(&self.etcd, &self.scope(), text).await?.1);
         }
         let method = if text.is_some() { Method::PUT } else { Method::DELETE };
-        let (status, body) = ask(method, self.url()?, text).await?;
+        let (status, body) = ask(&self.server, method, self.url()?, text).await?;
         let answer: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
         if !status.is_success() {
             bail!(
@@ -157,7 +147,7 @@ impl Place {
         if !self.etcd.is_empty() {
             return Ok(etcd::read(&self.etcd).await?.remove(&self.scope()).map(|stored| stored.text));
         }
-        let (status, body) = ask(Method::GET, self.url()?, None).await?;
+        let (status, body) = ask(&self.server, Method::GET, self.url()?, None).await?;
         match status {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => Ok(Some(body)),
@@ -166,13 +156,25 @@ impl Place {
     }
 }
 
-async fn ask(method: Method, url: Url, body: Option<String>) -> anyhow::Result<(StatusCode, String)> {
-    let client = Client::builder().timeout(ANSWER_WITHIN).build().context("cannot set up HTTP")?;
-    let mut request = client.request(method, url.clone());
+/// A place below the server's API. Encodes what a path cannot hold.
+fn url(server: &ServerArgs, path: &[&str]) -> anyhow::Result<Url> {
+    let wrong = || anyhow::anyhow!("--server {} is not a URL: write it like http://127.0.0.1:4318", server.url);
+    let mut url = Url::parse(&server.url).map_err(|_| wrong())?;
+    url.path_segments_mut().map_err(|()| wrong())?.pop_if_empty().extend(["api", "v1"]).extend(path);
+    Ok(url)
+}
+
+async fn ask(
+    server: &ServerArgs,
+    method: Method,
+    url: Url,
+    body: Option<String>,
+) -> anyhow::Result<(StatusCode, String)> {
+    let mut request = server.client(ANSWER_WITHIN)?.request(method, url.clone());
     if let Some(body) = body {
         request = request.header("content-type", "application/toml").body(body);
     }
-    let answer = request.send().await.with_context(|| format!("cannot reach the server at {url}"))?;
+    let answer = request.send().await.map_err(|error| server.unreachable(&error))?;
     let status = answer.status();
     Ok((status, answer.text().await.with_context(|| format!("the answer of {url} broke off"))?))
 }

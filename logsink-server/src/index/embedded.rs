@@ -13,6 +13,7 @@ mod columns;
 mod key;
 mod manifest;
 mod open;
+mod options;
 mod probe;
 mod publish;
 mod ranges;
@@ -28,13 +29,14 @@ mod tests;
 use std::{
     fmt,
     fs::{File, TryLockError},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-pub use self::stats::EmbeddedStats;
+use tokio::sync::Semaphore;
+
 use self::{
     block::Block,
     manifest::Manifest,
@@ -44,53 +46,12 @@ use self::{
     seen::{Novelty, Seen},
     stats::Counts,
 };
+pub use self::{options::EmbeddedOptions, stats::EmbeddedStats};
 use super::{IndexError, IndexReader, IndexWriter, Written};
 use crate::{
     query::{Page, Query},
-    queue::{BoxFuture, DeadLetters, Message},
+    queue::{BoxFuture, Message},
 };
-
-/// How the store keeps events.
-#[derive(Clone)]
-pub struct EmbeddedOptions {
-    /// Its directory; made when it is not there.
-    pub dir: PathBuf,
-    /// Events older than this are deleted, a block at a time. Default: none are.
-    pub retention_age: Option<Duration>,
-    /// The bytes that blocks may take on disk; above it the oldest are deleted. Default: no limit.
-    pub retention_bytes: Option<u64>,
-    /// Events in a block. Default 65,536: measured to be the best between the cost of opening a block and that of reading it.
-    pub block_rows: usize,
-    /// Bytes of messages in a block, which bounds the memory of the open block. Default 64 MiB: twice what 65,536 ordinary
-    /// events have.
-    pub block_bytes: usize,
-    /// A block is published when its first message came in this long ago. Default one hour: it bounds how far behind the
-    /// files are for those who read them with other programs, and what a restart has to read again, at 24 blocks a day.
-    pub block_age: Duration,
-    /// Where messages go that are not OTLP. Default: nowhere, and such a message is an error that stops the line.
-    pub dead_letters: Option<Arc<dyn DeadLetters>>,
-}
-
-impl EmbeddedOptions {
-    /// The defaults, in this directory.
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self {
-            dir: dir.into(),
-            retention_age: None,
-            retention_bytes: None,
-            block_rows: 65_536,
-            block_bytes: 64 << 20,
-            block_age: Duration::from_secs(3600),
-            dead_letters: None,
-        }
-    }
-}
-
-impl fmt::Debug for EmbeddedOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddedOptions").field("dir", &self.dir).finish_non_exhaustive()
-    }
-}
 
 /// How often age is looked at: of the open block, and of what retention deletes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -103,6 +64,7 @@ const LOCK: &str = "LOCK";
 #[derive(Debug)]
 pub struct Embedded {
     store: Arc<Store>,
+    searching: Arc<Semaphore>,
     upkeep: Option<JoinHandle<()>>,
 }
 
@@ -173,7 +135,8 @@ impl Embedded {
             .name("embedded-upkeep".to_owned())
             .spawn(move || working.upkeep())
             .map_err(|error| IndexError::Failed(format!("cannot start a thread: {error}")))?;
-        Ok(Arc::new(Self { store, upkeep: Some(upkeep) }))
+        let searching = Arc::new(Semaphore::new(search::CONCURRENT_MAX));
+        Ok(Arc::new(Self { store, searching, upkeep: Some(upkeep) }))
     }
 
     /// The log offset to read from after a restart: every message before it is durable here. Some after it may be too; they
@@ -238,7 +201,15 @@ impl IndexWriter for Embedded {
 impl IndexReader for Embedded {
     fn search<'a>(&'a self, query: &'a Query) -> BoxFuture<'a, Result<Page, IndexError>> {
         let (store, query) = (self.store.clone(), query.clone());
-        Box::pin(off_thread(move || store.search(&query)))
+        Box::pin(async move {
+            // The semaphore is never closed. The turn ends with the work, which goes on when its caller has given up.
+            let turn = self.searching.clone().acquire_owned().await;
+            off_thread(move || {
+                let _turn = turn;
+                store.search(&query)
+            })
+            .await
+        })
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -321,7 +292,7 @@ impl Store {
             Novelty::Replayed => _ = self.counts.replayed.fetch_add(1, Ordering::Relaxed),
             Novelty::Resent => {
                 self.counts.resent.fetch_add(1, Ordering::Relaxed);
-                state.open.push(open::Message::nothing(taken.offset, now_ns()));
+                state.open.push(open::Message::nothing(message, now_ns()));
             }
         }
     }
@@ -330,7 +301,7 @@ impl Store {
     fn note_dead(&self, message: &Message) {
         let mut state = self.state();
         if place(message).is_ok_and(|offset| state.seen.note(offset, None) == Novelty::New) {
-            state.open.push(open::Message::nothing(message.position.offset, now_ns()));
+            state.open.push(open::Message::nothing(message, now_ns()));
         }
     }
 

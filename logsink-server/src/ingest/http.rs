@@ -12,6 +12,7 @@ use axum::{
 };
 use bytes::Bytes;
 use prost::Message;
+use tokio::time::timeout;
 
 use super::{Ack, Ingest, IngestError, headers, json, status};
 
@@ -64,7 +65,9 @@ async fn payload(
     let format = format?;
     let compression = compression(headers)?;
     let bytes_max = ingest.options.request_bytes_max;
-    let body = to_bytes(body, bytes_max).await.map_err(|error| {
+    let body =
+        timeout(ingest.options.body_timeout, to_bytes(body, bytes_max)).await.map_err(|_| IngestError::TooSlow)?;
+    let body = body.map_err(|error| {
         let mut cause: Option<&dyn std::error::Error> = Some(&error);
         while let Some(error) = cause {
             if error.is::<http_body_util::LengthLimitError>() {
@@ -84,7 +87,8 @@ async fn payload(
             Format::Json => json::to_protobuf(&body).map(Bytes::from).map_err(IngestError::Malformed),
         }
     };
-    // Off the threads that other requests wait for.
+    // Off the threads that other requests wait for. The semaphore is never closed.
+    let _turn = ingest.decoding.acquire().await;
     tokio::task::spawn_blocking(decode).await.unwrap_or_else(|error| Err(IngestError::QueueFailed(error.to_string())))
 }
 
@@ -150,6 +154,8 @@ fn http_status(error: &IngestError) -> StatusCode {
         IngestError::Encoding(_) | IngestError::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         IngestError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         IngestError::Overload => StatusCode::TOO_MANY_REQUESTS,
-        IngestError::QueueUnavailable(_) | IngestError::QueueFailed(_) => StatusCode::SERVICE_UNAVAILABLE,
+        IngestError::QueueUnavailable(_) | IngestError::QueueFailed(_) | IngestError::TooSlow => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     }
 }

@@ -61,6 +61,9 @@ pub(super) fn code(error: &IngestError) -> Code {
         }
         // Without RetryInfo it tells an OTLP sender not to send the same again.
         IngestError::TooLarge { .. } => Code::ResourceExhausted,
-        IngestError::Overload | IngestError::QueueUnavailable(_) | IngestError::QueueFailed(_) => Code::Unavailable,
+        IngestError::Overload
+        | IngestError::TooSlow
+        | IngestError::QueueUnavailable(_)
+        | IngestError::QueueFailed(_) => Code::Unavailable,
     }
 }

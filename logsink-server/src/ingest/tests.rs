@@ -197,3 +197,15 @@ async fn more_than_the_server_takes_at_a_time_is_told_to_try_again() {
     ingest.accept(payload(1).into(), Headers::default()).await.unwrap();
     ingest.accept(payload(1).into(), Headers::default()).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_body_that_does_not_end_is_given_up() {
+    let mut door = door(1 << 20);
+    let options = Options { body_timeout: std::time::Duration::from_millis(20), ..Options::default() };
+    door.ingest = Ingest::new(door.memory.clone(), options, door.metrics.clone());
+    let begun = futures_util::stream::once(async { Ok::<_, std::io::Error>(Bytes::from_static(b"\n")) });
+    let silent = Body::from_stream(futures_util::StreamExt::chain(begun, futures_util::stream::pending()));
+    let (code, headers, _) = door.post("application/x-protobuf", "identity", silent).await;
+    assert_eq!((code, &headers["retry-after"]), (503, &"1".parse().unwrap()));
+    assert_eq!(door.refused(Refusal::TooSlow), 1);
+}

@@ -71,11 +71,12 @@ pub fn channel(url: &str, tls: &Tls) -> Result<Channel, ConfigError> {
 fn tls_config(tls: &Tls) -> Result<ClientTlsConfig, ConfigError> {
     let mut config = ClientTlsConfig::new();
     config = match &tls.ca {
-        Some(file) => config.ca_certificate(Certificate::from_pem(read("tls.ca", file)?)),
+        Some(file) => config.ca_certificate(Certificate::from_pem(read("tls.ca", file, CERTIFICATE)?)),
         None => config.with_webpki_roots(),
     };
     if let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) {
-        config = config.identity(Identity::from_pem(read("tls.certificate", certificate)?, read("tls.key", key)?));
+        let certificate = read("tls.certificate", certificate, CERTIFICATE)?;
+        config = config.identity(Identity::from_pem(certificate, read("tls.key", key, PRIVATE_KEY)?));
     }
     if let Some(name) = &tls.server_name {
         config = config.domain_name(name);
@@ -83,11 +84,20 @@ fn tls_config(tls: &Tls) -> Result<ClientTlsConfig, ConfigError> {
     Ok(config)
 }
 
-fn read(field: &str, file: &Path) -> Result<Vec<u8>, ConfigError> {
-    fs::read(file).map_err(|error| ConfigError {
-        field: field.to_owned(),
-        message: format!("cannot read {}: {error}", file.display()),
-    })
+/// What a PEM block is called that is wanted.
+const CERTIFICATE: &str = "CERTIFICATE-----";
+const PRIVATE_KEY: &str = "PRIVATE KEY-----";
+
+/// A PEM file with such a block in it. TLS itself takes a file without any authority for one, and then trusts nobody: that
+/// would be said of every connection, and not of the file.
+fn read(field: &str, file: &Path, block: &str) -> Result<Vec<u8>, ConfigError> {
+    let refuse = |message: String| ConfigError { field: field.to_owned(), message };
+    let pem = fs::read(file).map_err(|error| refuse(format!("cannot read {}: {error}", file.display())))?;
+    if !pem.windows(block.len()).any(|bytes| bytes == block.as_bytes()) {
+        let name = block.trim_end_matches('-').to_ascii_lowercase();
+        return Err(refuse(format!("there is no {name} in {}: a PEM file is wanted", file.display())));
+    }
+    Ok(pem)
 }
 
 impl GrpcTransport {

@@ -17,6 +17,8 @@ use crate::{
 pub(super) struct Message {
     pub(super) offset: i64,
     payload: Bytes,
+    /// What it takes in the log, whether or not its bytes are kept here.
+    log_bytes: usize,
     /// Ascending indexes of records that are not to be stored.
     dropped: Vec<u32>,
     /// When it was written here.
@@ -41,7 +43,7 @@ impl Message {
                 0 => now_ns,
                 time => i64::try_from(time).unwrap_or(i64::MAX - 1),
             },
-            ..Self::nothing(message.position.offset, now_ns)
+            ..Self::nothing(message, now_ns)
         };
         let (mut rows, mut min, mut max) = (0, i64::MAX, i64::MIN);
         taken.for_each_row(&mut |key, _| {
@@ -55,10 +57,13 @@ impl Message {
 
     /// A message without records to store: a batch sent twice, or a dead letter. It takes its place among the others so that
     /// the log is not let go of before a manifest knows of it.
-    pub(super) fn nothing(offset: i64, now_ns: i64) -> Self {
+    pub(super) fn nothing(message: &queue::Message, now_ns: i64) -> Self {
+        let queue::Headers { instance, sequence: _, rules, lost, appended_ms: _ } = &message.headers;
+        let headers = [instance, rules, lost].into_iter().flatten().map(String::len).sum::<usize>();
         Self {
-            offset,
+            offset: message.position.offset,
             payload: Bytes::new(),
+            log_bytes: message.payload.len() + headers,
             dropped: Vec::new(),
             written_ns: now_ns,
             appended_ns: now_ns,
@@ -84,7 +89,8 @@ impl Message {
     }
 }
 
-/// What a message costs in memory beside its bytes: keeps a flood of tiny ones within the block's bound too.
+/// What a message costs in memory beside its bytes, and more than its frame costs in the log: keeps a flood of tiny ones
+/// within the block's bound too.
 const MESSAGE_OVERHEAD: usize = 160;
 
 /// The messages of one block to be.
@@ -92,6 +98,8 @@ const MESSAGE_OVERHEAD: usize = 160;
 pub(super) struct Open {
     pub(super) messages: Vec<Arc<Message>>,
     pub(super) rows: usize,
+    /// What its messages take in the log, which keeps them until the block is published: those without a record to store,
+    /// too, or a log full of nothing else would never be let go of. More than they take in memory.
     pub(super) bytes: usize,
     /// When its first message was written; 0 while it is empty.
     pub(super) since_ns: i64,
@@ -103,7 +111,7 @@ impl Open {
             self.since_ns = message.written_ns;
         }
         self.rows += message.rows;
-        self.bytes += message.payload.len() + MESSAGE_OVERHEAD;
+        self.bytes += message.log_bytes + MESSAGE_OVERHEAD;
         self.messages.push(Arc::new(message));
     }
 

@@ -30,6 +30,8 @@ use crate::{
 
 /// Pages read at a time, at most: enough to make the cost of a read small, few enough to stop early.
 const STEP_PAGES_MAX: usize = 16;
+/// Searches under way at a time, those that nobody waits for any more included: each takes a thread and may read all blocks.
+pub(super) const CONCURRENT_MAX: usize = 8;
 /// Warnings in one answer: a person needs a few names to begin with, and a disk that died has thousands.
 const WARNINGS_MAX: usize = 10;
 

@@ -12,7 +12,7 @@ use logsink::filter::expr::Expr;
 
 use self::events::{Event, message, messages};
 use super::*;
-use crate::query::Hit;
+use crate::{query::Hit, queue::DeadLetters};
 
 /// A store with blocks of this many events.
 fn open(dir: &std::path::Path, block_rows: usize) -> Arc<Embedded> {
@@ -269,6 +269,26 @@ async fn a_message_that_is_not_otlp_is_kept_with_the_reason() {
     assert_eq!((store.durable(0), store.resume_at()), (Some(3), 3));
     assert_eq!(store.write(&all).await.unwrap().dead, 0);
     assert_eq!(lock(&letters.kept).len(), 1);
+}
+
+#[tokio::test]
+async fn a_log_of_messages_without_events_to_store_is_let_go_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = EmbeddedOptions { block_bytes: 16 << 10, ..EmbeddedOptions::new(dir.path()) };
+    let store = Embedded::open(options).unwrap();
+    let large = || Event { message: "x".repeat(4 << 10), ..Event::at(1) };
+    // A batch that its sender repeats again and again.
+    for offset in 0..8 {
+        store.write(&[events::from("a", 1, message(offset, &[large()]))]).await.unwrap();
+    }
+    assert!(store.resume_at() >= 4, "{}", store.resume_at());
+    // Events that a rule drops.
+    for offset in 8..16 {
+        let dropped = Message { dropped: vec![0], ..message(offset, &[large()]) };
+        store.write(&[dropped]).await.unwrap();
+    }
+    assert!(store.resume_at() >= 12, "{}", store.resume_at());
+    assert_eq!(ids(&store, "").await, ["0-0-0"]);
 }
 
 #[tokio::test]

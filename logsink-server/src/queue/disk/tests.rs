@@ -133,3 +133,36 @@ async fn dead_letters_are_json_lines_in_a_bounded_room() {
     let bytes: u64 = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
     assert!((1_000..=2_000).contains(&bytes), "{bytes}");
 }
+
+#[tokio::test]
+async fn a_disk_that_refuses_loses_nothing_acknowledged_and_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    // A new file every few messages.
+    let options = DiskOptions { bytes_max: 8_000, ..DiskOptions::default() };
+    let (queue, away) = (dir.path().join("queue"), dir.path().join("away"));
+    let (writer, mut reader) = open(&queue, options, Metrics::new()).unwrap();
+    let mut acked = 0;
+    for _ in 0..5 {
+        writer.append(batch(acked)).await.unwrap();
+        acked += 1;
+    }
+    // There is no place for its next file.
+    std::fs::rename(&queue, &away).unwrap();
+    let error = loop {
+        match writer.append(batch(acked)).await {
+            Ok(()) => acked += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&error, QueueError::Unavailable(what) if what.starts_with("cannot create ")), "{error:?}");
+    assert!(writer.append(batch(acked)).await.is_err());
+    std::fs::rename(&away, &queue).unwrap();
+    writer.append(batch(acked)).await.unwrap();
+    acked += 1;
+    drop(writer);
+    let mut sequences = Vec::new();
+    while let Fetched::Messages(messages) = reader.next(1 << 20).await.unwrap() {
+        sequences.extend(messages.into_iter().filter_map(|message| message.headers.sequence));
+    }
+    assert_eq!(sequences, (0..acked).collect::<Vec<_>>());
+}

@@ -106,15 +106,19 @@ impl Producer {
         Ok(current.clone())
     }
 
-    /// Whether the topic can be written: its brokers answer, and each of its partitions has a leader.
+    /// Whether the topic can be written: brokers answer, and each of its partitions, if it is there, has a leader.
     async fn ready(&self) -> Result<(), QueueError> {
-        let (producer, topic) = (self.producer()?, self.topic.options.topic.clone());
-        let asked = tokio::task::spawn_blocking(move || producer.client().fetch_metadata(Some(&topic), READY_TIMEOUT));
-        let asked = asked.await.map_err(|error| QueueError::Failed(format!("asking Kafka failed: {error}")))?;
+        // Asking for a topic that is not there yet may make the brokers create it, as they like it: ask for all until then.
+        let topic = self.topic.ready.initialized().then(|| self.topic.options.topic.clone());
+        let producer = self.producer()?;
+        let asked = move || producer.client().fetch_metadata(topic.as_deref(), READY_TIMEOUT);
+        let asked = tokio::task::spawn_blocking(asked).await;
+        let asked = asked.map_err(|error| QueueError::Failed(format!("asking Kafka failed: {error}")))?;
         let brokers = self.topic.options.brokers.join(",");
         let metadata = asked
             .map_err(|error| QueueError::Unavailable(format!("Kafka at {brokers} does not answer in time: {error}")))?;
-        let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        let topics = metadata.topics().iter().filter(|topic| topic.name() == self.topic.options.topic);
+        let partitions = topics.flat_map(|topic| topic.partitions());
         let headless = partitions.filter(|partition| partition.leader() < 0).count();
         match headless {
             0 => Ok(()),

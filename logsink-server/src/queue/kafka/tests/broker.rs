@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use rdkafka::producer::Producer as _;
 use tokio::time::timeout;
 
 use super::{super::*, batch};
@@ -44,6 +45,18 @@ fn after(messages: &[Message]) -> Vec<Position> {
 
 fn sequences(messages: &[Message]) -> BTreeSet<u64> {
     messages.iter().map(|message| message.headers.sequence.unwrap()).collect()
+}
+
+/// A readiness probe that came before the first batch let the broker make the topic by its own defaults.
+#[tokio::test]
+async fn the_topic_is_made_as_configured_whoever_asks_first() {
+    let options = options("probe");
+    let writer = KafkaWriter::connect(&options).unwrap();
+    timeout(DEADLINE, async { while writer.ready().await.is_err() {} }).await.unwrap();
+    timeout(DEADLINE, writer.append(batch(0))).await.unwrap().unwrap();
+    let client: rdkafka::producer::BaseProducer = options.client(&[]).create().unwrap();
+    let metadata = client.client().fetch_metadata(Some(&options.topic), DEADLINE).unwrap();
+    assert_eq!(metadata.topics()[0].partitions().len(), 4);
 }
 
 #[tokio::test]

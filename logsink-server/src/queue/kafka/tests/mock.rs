@@ -82,6 +82,7 @@ async fn a_producer_given_up_by_librdkafka_is_replaced() {
 async fn a_topic_that_cannot_be_written_is_not_ready() {
     let (cluster, options) = cluster();
     let writer = KafkaWriter::connect(&options).unwrap();
+    writer.ready().await.unwrap();
     writer.append(batch(0)).await.unwrap();
     writer.ready().await.unwrap();
     cluster.broker_down(1).unwrap();

@@ -1,0 +1,224 @@
+//! What the types cannot say: that sections, roles and bounds go together. Each refusal names the setting and what to write
+//! instead.
+
+use logsink::ConfigError;
+
+use super::{
+    Config, Mode, Role,
+    units::{Bytes, Span},
+};
+
+impl Config {
+    /// Checks what the types cannot: that the sections, roles and bounds go together.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used, by its path, with what to write instead.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.validate_mode()?;
+        self.validate_listen()?;
+        self.validate_bounds()?;
+        self.validate_servers()
+    }
+
+    fn validate_mode(&self) -> Result<(), ConfigError> {
+        if self.mode() == Mode::Standalone {
+            for (section, set) in [("kafka", self.kafka.is_some()), ("elasticsearch", self.elasticsearch.is_some())] {
+                ensure(!set, "mode", || {
+                    format!("`standalone` uses no [{section}]: take the section out, or write mode = \"cluster\"")
+                })?;
+            }
+            return ensure(self.roles.is_none(), "roles", || {
+                "a standalone server does everything by itself: take `roles` out, or add [kafka] and [elasticsearch]"
+                    .into()
+            });
+        }
+        ensure(self.roles.as_ref().is_none_or(|roles| !roles.is_empty()), "roles", || {
+            "is empty: write one or more of \"ingest\", \"drain\" and \"query\", or leave it out for all".into()
+        })?;
+        let needs = [
+            (Role::Ingest, "ingest", "kafka", self.kafka.is_some()),
+            (Role::Drain, "drain", "kafka", self.kafka.is_some()),
+            (Role::Drain, "drain", "elasticsearch", self.elasticsearch.is_some()),
+            (Role::Query, "query", "elasticsearch", self.elasticsearch.is_some()),
+        ];
+        for (role, name, section, set) in needs {
+            ensure(set || !self.has(role), section, || {
+                format!(
+                    "the section is missing and the role \"{name}\" needs it in cluster mode: add [{section}], or set `roles` without \"{name}\""
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    fn validate_listen(&self) -> Result<(), ConfigError> {
+        let grpc = self.has(Role::Ingest).then(|| ("listen.grpc", self.listen_grpc()));
+        for (field, address) in grpc.into_iter().chain([("listen.http", self.listen_http())]) {
+            ensure(address.ip().is_loopback() || self.tls.is_some() || self.insecure, field, || {
+                format!(
+                    "{address} can be reached from other machines and there is no TLS: add [tls] with `cert` and `key`, or write insecure = true if the network is trusted"
+                )
+            })?;
+        }
+        let (grpc, http) = (self.listen_grpc(), self.listen_http());
+        ensure(grpc != http || grpc.port() == 0 || !self.has(Role::Ingest), "listen.http", || {
+            format!("{http} is the address of listen.grpc as well: gRPC and HTTP need a port each")
+        })?;
+        if let Some(tls) = &self.tls {
+            ensure(!tls.cert.as_os_str().is_empty(), "tls.cert", || "is missing: name the PEM file".into())?;
+            ensure(!tls.key.as_os_str().is_empty(), "tls.key", || "is missing: name the PEM file".into())?;
+        }
+        Ok(())
+    }
+
+    fn validate_bounds(&self) -> Result<(), ConfigError> {
+        // A request travels whole through the queue and the drain: each step must have room for the largest.
+        let request = self.ingest.request_bytes_max;
+        for (field, bytes) in [
+            ("ingest.pending_bytes_max", self.ingest.pending_bytes_max),
+            ("drain.pending_bytes_max", self.drain.pending_bytes_max),
+        ] {
+            ensure(bytes >= request, field, || {
+                format!("{bytes} is less than ingest.request_bytes_max ({request}): one request would not fit")
+            })?;
+        }
+        ensure(request >= Bytes::kib(64), "ingest.request_bytes_max", || {
+            format!("{request} is too little for one event: write 64KiB at least")
+        })?;
+        ensure(request <= Bytes::mib(512), "ingest.request_bytes_max", || {
+            format!("{request} is more than a request may have: write 512MiB at most")
+        })?;
+        ensure(self.queue.disk_bytes_max >= Bytes::mib(128), "queue.disk_bytes_max", || {
+            format!(
+                "{} is too little for the events that wait for their block: write 128MiB at least",
+                self.queue.disk_bytes_max
+            )
+        })?;
+        // A frame of the on-disk log takes a little more than that.
+        ensure(self.mode() == Mode::Cluster || request <= Bytes::mib(16), "ingest.request_bytes_max", || {
+            format!("{request} is more than the on-disk log takes: write 16MiB at most")
+        })?;
+        ensure((1..=64).contains(&self.drain.concurrency), "drain.concurrency", || {
+            format!("{} is not between 1 and 64", self.drain.concurrency)
+        })?;
+        ensure(self.retention.age >= Span::minutes(1), "retention.age", || {
+            format!("{} is too short: write 1m at least", self.retention.age)
+        })?;
+        ensure(self.retention.bytes >= Bytes::mib(64), "retention.bytes", || {
+            format!("{} is too little for one block: write 64MiB at least", self.retention.bytes)
+        })
+    }
+
+    fn validate_servers(&self) -> Result<(), ConfigError> {
+        if let Some(kafka) = &self.kafka {
+            ensure(!kafka.brokers.is_empty(), "kafka.brokers", || {
+                "is empty: write the address of a broker, such as brokers = [\"127.0.0.1:9092\"]".into()
+            })?;
+            for broker in &kafka.brokers {
+                let port = broker.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
+                ensure(port.is_some_and(|port| port.parse::<u16>().is_ok()), "kafka.brokers", || {
+                    format!("`{broker}` is not host:port: write it like 127.0.0.1:9092")
+                })?;
+            }
+            ensure(!kafka.topic.is_empty(), "kafka.topic", || "is empty".into())?;
+            ensure(!kafka.group.is_empty(), "kafka.group", || "is empty".into())?;
+            ensure((1..=10_000).contains(&kafka.partitions), "kafka.partitions", || {
+                "is not between 1 and 10000".into()
+            })?;
+            ensure(kafka.replication.is_none_or(|copies| (1..=32).contains(&copies)), "kafka.replication", || {
+                "is not between 1 and 32".into()
+            })?;
+        }
+        if let Some(elastic) = &self.elasticsearch {
+            urls("elasticsearch.urls", &elastic.urls, "http://127.0.0.1:9200")?;
+            ensure(!elastic.data_stream.is_empty(), "elasticsearch.data_stream", || "is empty".into())?;
+            ensure(elastic.username.is_some() == elastic.password.is_some(), "elasticsearch.username", || {
+                "`username` and `password` go together: set both or neither".into()
+            })?;
+            ensure(elastic.api_key.is_none() || elastic.username.is_none(), "elasticsearch.api_key", || {
+                "is set together with `username`: choose one way to log in".into()
+            })?;
+        }
+        if let Some(etcd) = &self.etcd {
+            urls("etcd.endpoints", &etcd.endpoints, "http://127.0.0.1:2379")?;
+        }
+        Ok(())
+    }
+}
+
+fn urls(field: &str, urls: &[String], example: &str) -> Result<(), ConfigError> {
+    ensure(!urls.is_empty(), field, || format!("is empty: write a URL, such as [\"{example}\"]"))?;
+    for url in urls {
+        let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        ensure(host.is_some_and(|host| !host.is_empty()), field, || {
+            format!("`{url}` is not an http:// or https:// URL: write it like {example}")
+        })?;
+    }
+    Ok(())
+}
+
+fn ensure(holds: bool, field: &str, message: impl FnOnce() -> String) -> Result<(), ConfigError> {
+    if holds { Ok(()) } else { Err(ConfigError { field: field.into(), message: message() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        toml::from_str::<Config>(text).unwrap().validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn nothing_set_is_a_standalone_server_on_loopback() {
+        let config = Config::default();
+        config.validate().unwrap();
+        assert_eq!(config.mode(), Mode::Standalone);
+        assert_eq!(config.listen_grpc().to_string(), "127.0.0.1:4317");
+        assert_eq!(config.listen_http().to_string(), "127.0.0.1:4318");
+        assert!(config.has(Role::Ingest) && config.has(Role::Drain) && config.has(Role::Query));
+    }
+
+    #[test]
+    fn sections_imply_the_mode() {
+        let cluster =
+            "[kafka]\nbrokers=['k:9092']\n[elasticsearch]\nurls=['http://e:9200']\n[etcd]\nendpoints=['http://t:2379']";
+        let config: Config = toml::from_str(cluster).unwrap();
+        config.validate().unwrap();
+        assert_eq!(config.mode(), Mode::Cluster);
+    }
+
+    #[test]
+    fn refuses_what_does_not_go_together() {
+        for (text, begins) in [
+            ("mode='standalone'\n[kafka]\nbrokers=['k:9092']", "mode: `standalone` uses no [kafka]"),
+            ("roles=['ingest']", "roles: a standalone server does everything"),
+            ("mode='cluster'", "kafka: the section is missing and the role \"ingest\""),
+            ("[kafka]\nbrokers=['k:9092']", "elasticsearch: the section is missing and the role \"drain\""),
+            ("[listen]\nhttp='0.0.0.0:4318'", "listen.http: 0.0.0.0:4318 can be reached from other machines"),
+            ("[listen]\nhttp='127.0.0.1:4317'", "listen.http: 127.0.0.1:4317 is the address of listen.grpc as well"),
+            (
+                "[drain]\npending_bytes_max='1MiB'",
+                "drain.pending_bytes_max: 1MiB is less than ingest.request_bytes_max",
+            ),
+            ("[queue]\ndisk_bytes_max='64MiB'", "queue.disk_bytes_max: 64MiB is too little"),
+            (
+                "[ingest]\nrequest_bytes_max='32MiB'",
+                "ingest.request_bytes_max: 32MiB is more than the on-disk log takes",
+            ),
+            ("[kafka]\nbrokers=['k']\n[elasticsearch]\nurls=['http://e']", "kafka.brokers: `k` is not host:port"),
+            ("[kafka]\nbrokers=['k:1']\n[elasticsearch]\nurls=['e']", "elasticsearch.urls: `e` is not an http:// or"),
+        ] {
+            let message = refused(text);
+            assert!(message.starts_with(begins), "{text}\n  {message}");
+        }
+    }
+
+    #[test]
+    fn a_role_needs_only_its_own_servers() {
+        let config: Config = toml::from_str("roles=['ingest']\n[kafka]\nbrokers=['k:9092']").unwrap();
+        config.validate().unwrap();
+        let config: Config = toml::from_str("roles=['query']\n[elasticsearch]\nurls=['http://e']").unwrap();
+        config.validate().unwrap();
+    }
+}
