@@ -1,7 +1,7 @@
 # Every command that a user, a developer or CI runs. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build check fmt clippy doc deny msrv deploy-check test test-unit bench stack stack-stop clean
+.PHONY: help demo build check fmt clippy doc deny msrv deploy-check test test-unit bench bench-instructions stack stack-stop clean
 SHELL := /bin/bash
 
 # Everything but Kafka's SASL_SSL, which needs OpenSSL's headers, and the tests that need real servers. In this form cargo
@@ -59,6 +59,10 @@ test-unit: ## the unit tests, which need no server
 bench: ## the benches below benches/
 	@dev/setup build
 	cargo bench -p logsink-benches
+
+bench-instructions: ## instructions per event on the caller, by callgrind (needs valgrind)
+	@dev/setup build
+	dev/hot-path-instructions
 
 stack: ## start the servers for working by hand, on their usual ports (dev/stack/stack for more)
 	@dev/setup test

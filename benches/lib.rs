@@ -13,7 +13,22 @@ pub fn report<T>(name: &str, rounds: usize, calls: u32, mut call: impl FnMut(u32
         }
         start.elapsed().as_nanos() as f64 / f64::from(calls)
     };
-    let mut times: Vec<_> = (0..rounds.max(1)).map(|_| round()).collect();
+    print(name, (0..rounds.max(1)).map(|_| round()).collect());
+}
+
+/// As [`report`], of a function that makes `calls` calls itself; `between` runs after each round and is not measured.
+pub fn report_apart(name: &str, rounds: usize, calls: u32, run: impl Fn(u32), between: impl Fn()) {
+    let round = || {
+        let start = Instant::now();
+        run(black_box(calls));
+        let time = start.elapsed().as_nanos() as f64 / f64::from(calls);
+        between();
+        time
+    };
+    print(name, (0..rounds.max(1)).map(|_| round()).collect());
+}
+
+fn print(name: &str, mut times: Vec<f64>) {
     times.sort_by(f64::total_cmp);
     println!("{name:<44} {:>9.1} ns  median {:>9.1} ns", times[0], times[times.len() / 2]);
 }

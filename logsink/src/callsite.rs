@@ -44,15 +44,19 @@ pub(crate) enum Place {
     Nowhere,
 }
 
-/// How one field of a callsite is written.
+/// How one field of a callsite is written. On cache lines of its own, and a power of two in size.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct FieldPlan {
+    /// One of 64 bits for each of the first 64 fields of the callsite; 0 for later ones.
+    pub(crate) bit: u64,
     pub(crate) place: Place,
     /// The attribute's key.
     pub(crate) name: &'static str,
     /// The same, as the encoded field `KeyValue.key`.
     pub(crate) key: Box<[u8]>,
-    /// Everything before a short value, its two lengths left open; `None` when the key is too long for it.
+    /// Everything before a short value, its two lengths left open; `None` when the key is too long for it, or the field is
+    /// no attribute.
     pub(crate) block: Option<Block>,
     /// How an error in this field repeats its message, when the field is one that errors are put in.
     pub(crate) exception: Option<Box<FieldPlan>>,
@@ -62,7 +66,7 @@ impl FieldPlan {
     fn attribute(name: &'static str) -> Self {
         let mut key = Vec::new();
         push_delimited(&mut key, tag::KEY, name.as_bytes());
-        Self { place: Place::Attribute, name, block: Block::new(&key), key: key.into(), exception: None }
+        Self { bit: 0, place: Place::Attribute, name, block: Block::new(&key), key: key.into(), exception: None }
     }
 }
 
@@ -70,23 +74,30 @@ impl FieldPlan {
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) bytes: [u8; Block::SIZE],
-    /// How many of them count.
-    pub(crate) length: usize,
+    /// Where the second length stands, as the last byte that counts; less than `SIZE`.
+    last: u8,
 }
 
 impl Block {
+    /// A power of two, for [`Block::last`].
     pub(crate) const SIZE: usize = 64;
 
     /// The longest `KeyValue` whose length is one byte of varint.
     pub(crate) const SHORT_MAX: usize = 127;
 
     fn new(key: &[u8]) -> Option<Self> {
-        let length = 1 + 1 + key.len() + 1 + 1;
+        let last = 1 + 1 + key.len() + 1;
         let mut bytes = [0; Self::SIZE];
         bytes[0] = tag::ATTRIBUTE;
         bytes.get_mut(2..2 + key.len())?.copy_from_slice(key);
-        *bytes.get_mut(length - 2)? = tag::VALUE;
-        (length <= Self::SIZE).then_some(Self { bytes, length })
+        *bytes.get_mut(last - 1)? = tag::VALUE;
+        (last < Self::SIZE).then_some(Self { bytes, last: last as u8 })
+    }
+
+    #[inline]
+    pub(crate) fn last(&self) -> usize {
+        // Changes nothing, but shows the compiler that it is inside.
+        usize::from(self.last) % Self::SIZE
     }
 }
 
@@ -155,6 +166,7 @@ impl Callsite {
                 _ => raw.strip_prefix("r#").unwrap_or(raw),
             };
             let mut plan = FieldPlan::attribute(name);
+            plan.bit = 1_u64.checked_shl(field.index() as u32).unwrap_or(0);
             if name == "message" {
                 plan.place = Place::Body;
             }
@@ -164,6 +176,9 @@ impl Callsite {
             let hidden = is_log && !capture.location && name != name::TARGET && name != "message";
             if hidden {
                 plan.place = Place::Nowhere;
+            }
+            if plan.place != Place::Attribute {
+                plan.block = None;
             }
             fields.push(plan);
         }

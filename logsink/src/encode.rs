@@ -69,35 +69,32 @@ const ERROR_SOURCES_MAX: usize = 32;
 
 /// A scalar in the form of an `AnyValue`, at most a tag and a varint.
 pub(crate) struct Scalar {
-    pub(crate) bytes: [u8; Scalar::SIZE],
-    pub(crate) length: usize,
+    bytes: [u8; Scalar::SIZE],
+    length: usize,
 }
 
 impl Scalar {
-    /// Of which 11 count at most: a power of two is copied in one step.
-    pub(crate) const SIZE: usize = 16;
+    pub(crate) const SIZE: usize = 1 + VARINT_BYTES_MAX;
 
     #[inline]
     pub(crate) fn int(value: i64) -> Self {
-        Self::varint(tag::INT, value as u64)
+        Self::new(|bytes| write_int(bytes, value))
     }
 
     #[inline]
     pub(crate) fn bool(value: bool) -> Self {
-        Self::varint(tag::BOOL, u64::from(value))
+        Self::new(|bytes| write_bool(bytes, value))
     }
 
     #[inline]
     pub(crate) fn double(value: f64) -> Self {
-        let mut bytes = [tag::DOUBLE; Self::SIZE];
-        bytes[1..9].copy_from_slice(&value.to_le_bytes());
-        Self { bytes, length: 9 }
+        Self::new(|bytes| write_double(bytes, value))
     }
 
     #[inline]
-    fn varint(tag: u8, value: u64) -> Self {
-        let mut bytes = [tag; Self::SIZE];
-        let length = 1 + write_varint(&mut bytes[1..], value);
+    pub(crate) fn new(write: impl FnOnce(&mut [u8; Scalar::SIZE]) -> usize) -> Self {
+        let mut bytes = [0; Self::SIZE];
+        let length = write(&mut bytes);
         Self { bytes, length }
     }
 
@@ -105,6 +102,29 @@ impl Scalar {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
+}
+
+/// Writes an integer as an `AnyValue` and tells its length.
+#[inline]
+pub(crate) fn write_int(bytes: &mut [u8; Scalar::SIZE], value: i64) -> usize {
+    bytes[0] = tag::INT;
+    1 + write_varint(&mut bytes[1..], value as u64)
+}
+
+/// As [`write_int`].
+#[inline]
+pub(crate) fn write_bool(bytes: &mut [u8; Scalar::SIZE], value: bool) -> usize {
+    bytes[0] = tag::BOOL;
+    bytes[1] = u8::from(value);
+    2
+}
+
+/// As [`write_int`].
+#[inline]
+pub(crate) fn write_double(bytes: &mut [u8; Scalar::SIZE], value: f64) -> usize {
+    bytes[0] = tag::DOUBLE;
+    bytes[1..9].copy_from_slice(&value.to_le_bytes());
+    9
 }
 
 /// An encoded varint.
@@ -143,8 +163,16 @@ fn write_varint(bytes: &mut [u8], mut value: u64) -> usize {
 /// A varint padded to three bytes; holds up to 2 MiB, and a record is shorter than a chunk.
 #[inline]
 pub(crate) fn padded(length: usize) -> [u8; 3] {
+    let [first, second, third, _] = padded_word(length).to_le_bytes();
+    [first, second, third]
+}
+
+/// As [`padded`], in the lower three bytes of a little-endian word.
+#[inline]
+pub(crate) fn padded_word(length: usize) -> u32 {
     debug_assert!(length < 1 << 21);
-    [length as u8 | 0x80, (length >> 7) as u8 | 0x80, (length >> 14) as u8 & 0x7f]
+    let length = length as u32;
+    (length & 0x7f) | (length << 1 & 0x7f00) | (length << 2 & 0x7f_0000) | 0x8080
 }
 
 /// How many bytes the varint of `value` takes.
@@ -165,18 +193,26 @@ pub(crate) fn push_delimited(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
 
 /// Appends an attribute whose value is an encoded `AnyValue`.
 pub(crate) fn push_attribute(out: &mut Vec<u8>, key: &str, any: &[u8]) {
-    let length = 1 + varint_length(key.len()) + key.len() + 1 + varint_length(any.len()) + any.len();
-    out.push(tag::ATTRIBUTE);
-    out.extend_from_slice(Varint::new(length as u64).as_bytes());
-    push_delimited(out, tag::KEY, key.as_bytes());
-    push_delimited(out, tag::VALUE, any);
+    open_attribute(out, key, any.len());
+    out.extend_from_slice(any);
 }
 
 /// Appends an attribute that holds text.
 pub(crate) fn push_text(out: &mut Vec<u8>, key: &str, text: &str) {
-    let mut any = Vec::with_capacity(text.len() + 4);
-    push_delimited(&mut any, tag::STRING, text.as_bytes());
-    push_attribute(out, key, &any);
+    open_attribute(out, key, 1 + varint_length(text.len()) + text.len());
+    push_delimited(out, tag::STRING, text.as_bytes());
+}
+
+/// Appends everything before an attribute's value of `any` bytes, and makes room for that in the same step.
+fn open_attribute(out: &mut Vec<u8>, key: &str, any: usize) {
+    let length = 1 + varint_length(key.len()) + key.len() + 1 + varint_length(any) + any;
+    // Exact, because a span keeps its fields boxed: what is over would be given back at the cost of another allocation.
+    out.reserve_exact(1 + varint_length(length) + length);
+    out.push(tag::ATTRIBUTE);
+    out.extend_from_slice(Varint::new(length as u64).as_bytes());
+    push_delimited(out, tag::KEY, key.as_bytes());
+    out.push(tag::VALUE);
+    out.extend_from_slice(Varint::new(any as u64).as_bytes());
 }
 
 // --- Text that may be too long ---

@@ -23,6 +23,7 @@ pub use guard::Guard;
 use crate::{
     Config, ConfigError, InitError, LogsinkLayer,
     batch::Envelope,
+    clock,
     config::{Endpoint, Rules, RulesFrom},
     filter::rules::{Document, RuleSet},
     layer::Capture,
@@ -187,7 +188,7 @@ impl Builder {
         // A failed attempt leaves nothing behind: another one, with better settings, may follow.
         let started = (|| {
             let (layer, guard) = self.start(true)?;
-            let subscriber = tracing_subscriber::registry().with(layer.filtered());
+            let subscriber = tracing_subscriber::registry().with(layer.sole());
             if tracing::subscriber::set_global_default(subscriber).is_err() {
                 guard.abandon();
                 return Err(InitError::AlreadyInitialized);
@@ -295,9 +296,10 @@ fn revision(reload: Arc<Reload>) -> Box<dyn Fn() -> Option<String> + Send> {
     Box::new(move || Some(reload.active().revision.clone()).filter(|revision| !revision.is_empty()))
 }
 
-/// What must happen now and then: rules that expire, and the level of `log` that follows the rules.
+/// What must happen now and then: the clock is kept right, rules expire, and the level of `log` follows the rules.
 fn tick(reload: Arc<Reload>, sole: bool) -> Box<dyn FnMut() + Send> {
     Box::new(move || {
+        clock::keep();
         reload.expire(reload::unix_now_ns());
         #[cfg(feature = "log")]
         if sole {

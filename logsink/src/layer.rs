@@ -5,7 +5,8 @@
 //!
 //! Add it by [`LogsinkLayer::filtered`]: `tracing` then knows which callsites and spans this layer wants without other
 //! layers of the same subscriber losing any, and where no other layer wants an event either, it costs what a disabled one
-//! costs. Added bare, the layer filters by itself, but every event gets as far as it.
+//! costs. A subscriber's only layer speaks for all of it ([`LogsinkLayer::sole`]), which spares every event the book-keeping
+//! of filters. Added bare, the layer filters by itself, but every event gets as far as it.
 
 mod filter;
 #[cfg(feature = "opentelemetry")]
@@ -20,7 +21,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tracing_core::{Event, Metadata, Subscriber, span, subscriber::Interest as CallsiteInterest};
+use tracing_core::{Event, LevelFilter, Metadata, Subscriber, span, subscriber::Interest as CallsiteInterest};
 use tracing_subscriber::{Layer, filter::Filtered, layer::Context as LayerContext, registry::LookupSpan};
 
 pub use self::filter::RulesFilter;
@@ -37,7 +38,7 @@ use crate::{
     metrics::{Metrics, Reason},
     queue::{self, Draft, Producer},
     reload::Reload,
-    span::{self as spans, Context},
+    span::{self as spans, Context, stack::Stack},
 };
 
 /// What is sent beside an event's own fields, level, message and target.
@@ -65,6 +66,8 @@ pub struct LogsinkLayer {
     reload: Arc<Reload>,
     metrics: Arc<Metrics>,
     capture: Capture,
+    /// In a subscriber's only layer: what it wants, the subscriber wants.
+    filter: Option<RulesFilter>,
     #[cfg(feature = "opentelemetry")]
     tracer: otel::Tracer,
 }
@@ -85,6 +88,7 @@ impl LogsinkLayer {
             reload,
             metrics,
             capture,
+            filter: None,
             #[cfg(feature = "opentelemetry")]
             tracer: otel::Tracer::default(),
         }
@@ -95,11 +99,27 @@ impl LogsinkLayer {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let filter = RulesFilter::new(self.id, self.reload.clone(), self.capture);
+        let filter = self.rules_filter();
         self.with_filter(filter)
     }
 
-    fn emit<S>(&self, state: &mut State, event: &Event<'_>, context: &LayerContext<'_, S>) -> Result<(), Reason>
+    /// For a subscriber that has no other layer: what the rules do not want is disabled for the whole subscriber.
+    pub(crate) fn sole(mut self) -> Self {
+        self.filter = Some(self.rules_filter());
+        self
+    }
+
+    fn rules_filter(&self) -> RulesFilter {
+        RulesFilter::new(self.id, self.reload.clone(), self.capture)
+    }
+
+    fn emit<S>(
+        &self,
+        state: &mut State,
+        stack: Option<&Stack>,
+        event: &Event<'_>,
+        context: &LayerContext<'_, S>,
+    ) -> Result<(), Reason>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
@@ -110,15 +130,18 @@ impl LogsinkLayer {
         }
         let Known { callsite, judged } = known;
         let now = clock::now();
-        let around = self.context(outside, inside, event, context);
-        let mut draft = writers.get(&self.queue).draft(callsite.head.len(), around.len() + FINISH_BYTES)?;
+        let around = self.context(outside, inside, stack, event, context);
+        let mut draft = writers.get(&self.queue).draft(around.len() + FINISH_BYTES);
+        if !draft.room(callsite.head.len()) {
+            return Err(draft.refusal());
+        }
         let mut encoder = EventEncoder::new(&mut draft, callsite, now);
         let unfinished = Unfinished { metrics: &self.metrics, severity: callsite.severity };
         event.record(&mut encoder);
         std::mem::forget(unfinished);
         let outcome = encoder.finish();
         if draft.failed() {
-            return Err(Reason::QueueFull);
+            return Err(draft.refusal());
         }
         around.append(&mut draft, callsite, &outcome);
         close_frame(&mut draft);
@@ -141,23 +164,21 @@ impl LogsinkLayer {
         &self,
         outside: &'c mut Context,
         inside: &'c mut Context,
+        stack: Option<&Stack>,
         event: &Event<'_>,
         context: &LayerContext<'_, S>,
     ) -> &'c Context
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let leaf = if event.is_contextual() {
+        let leaf = match stack {
+            _ if !event.is_contextual() => event.parent().map(|parent| (parent.clone(), false)),
+            Some(stack) => stack.current(self.id).map(|leaf| (leaf, !stack.watched_was_left())),
             // While the thread ends, only the registry still knows.
-            match thread::with_stack(|stack| (stack.current(self.id), stack.watched_was_left())) {
-                Some((leaf, left)) => leaf.map(|leaf| (leaf, !left)),
-                None => context.lookup_current().map(|span| (span.id(), false)),
-            }
-        } else {
-            event.parent().map(|parent| (parent.clone(), false))
+            None => context.lookup_current().map(|span| (span.id(), false)),
         };
         match leaf {
-            Some((leaf, entered_since)) => self.context_of(outside, inside, &leaf, entered_since, context),
+            Some((leaf, entered_since)) => self.context_of(outside, inside, stack, &leaf, entered_since, context),
             None => self.context_outside(outside),
         }
     }
@@ -176,6 +197,7 @@ impl LogsinkLayer {
         &self,
         outside: &'c mut Context,
         inside: &'c mut Context,
+        stack: Option<&Stack>,
         leaf: &span::Id,
         entered_since: bool,
         context: &LayerContext<'_, S>,
@@ -196,7 +218,9 @@ impl LogsinkLayer {
             let thread = self.context_outside(outside);
             inside.build_span(self.id, self.capture, thread, &span, |ids| self.push_ids(leaf, ids));
         }
-        thread::with_stack(|stack| stack.watch(leaf.into_u64()));
+        if let Some(stack) = stack {
+            stack.watch(leaf.into_u64());
+        }
         inside
     }
 
@@ -236,7 +260,7 @@ impl LogsinkLayer {
         if verdict.level.is_some() || !verdict.redact.is_empty() {
             rewrite(draft.written(), verdict.level, verdict.redact, scratch);
             if !draft.replace(scratch) {
-                return Err(if draft.failed() { Reason::QueueFull } else { Reason::Oversize });
+                return Err(draft.refusal());
             }
         }
         Ok(())
@@ -268,8 +292,19 @@ where
         if meta.is_event() {
             callsite::prepare(meta, self.capture);
         }
-        // Another answer would speak for all layers. The filter in front speaks for this one.
-        CallsiteInterest::always()
+        match &self.filter {
+            Some(filter) => filter.interest(meta),
+            // Another answer would speak for all layers. The filter in front speaks for this one.
+            None => CallsiteInterest::always(),
+        }
+    }
+
+    fn enabled(&self, meta: &Metadata<'_>, _: LayerContext<'_, S>) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.wants(meta))
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        self.filter.as_ref().map(RulesFilter::level)
     }
 
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: LayerContext<'_, S>) {
@@ -293,7 +328,8 @@ where
         let result = if queue::is_own_thread() {
             Err(Reason::OwnThread)
         } else {
-            thread::with_state(|state| self.emit(state, event, &context)).unwrap_or(Err(Reason::Reentrant))
+            thread::with_state(|state, stack| self.emit(state, stack, event, &context))
+                .unwrap_or(Err(Reason::Reentrant))
         };
         if let Err(reason) = result {
             self.metrics.dropped(reason, Severity::from(event.metadata().level()));

@@ -3,20 +3,33 @@
 //! What does not fit a chunk is cut, never lost: text at a character's end with a marker that tells how much is missing;
 //! a value for which not even that has room is left out and counted in the record's `dropped_attributes_count`.
 
-use std::{error::Error, fmt};
+use std::{
+    error::Error,
+    fmt::{self, Write as _},
+};
 
 use tracing_core::field::{Field, Visit};
 
 use super::{
-    FRAME_BYTES, MARKER_BYTES_MAX, Scalar, Varint, cut, padded, tag, varint_length, write_error, write_marker,
+    FRAME_BYTES, MARKER_BYTES_MAX, Scalar, Varint, cut, padded, padded_word, tag, varint_length, write_bool,
+    write_double, write_error, write_int, write_marker,
 };
 use crate::{
     callsite::{Block, Callsite, FieldPlan, Place},
-    queue::Draft,
+    queue::{Draft, FRAME_TAG},
 };
 
 /// Tags and lengths around one value, key aside: `32 LLL 0a LLL … 12 LLL 0a LLL`.
 const HEADER_BYTES_MAX: usize = 16;
+
+/// A block and a scalar behind it.
+const SCALAR_BYTES_MAX: usize = Block::SIZE + Scalar::SIZE;
+
+/// Tag and length of the text in an `AnyValue`, as short as they can be.
+const SHORT_TEXT_HEADER_BYTES: usize = 2;
+
+/// `2a LLL 0a LLL` before a body, the last part of `32 LLL 0a LLL … 12 LLL 0a LLL` before an attribute.
+const TEXT_HEADER_BYTES: usize = 8;
 
 /// What text leaves free for the fields that follow it, so that a very long message does not push them all out.
 const OTHER_FIELDS_BYTES: usize = 2048;
@@ -55,9 +68,10 @@ impl<'e, 'w> EventEncoder<'e, 'w> {
     #[inline]
     pub(crate) fn new(draft: &'e mut Draft<'w>, callsite: &'static Callsite, now: u64) -> Self {
         draft.put(&callsite.head);
-        let head = draft.written();
-        head[Callsite::TIME_AT..Callsite::TIME_AT + 8].copy_from_slice(&now.to_le_bytes());
-        head[Callsite::OBSERVED_TIME_AT..Callsite::OBSERVED_TIME_AT + 8].copy_from_slice(&now.to_le_bytes());
+        if let Some(head) = draft.written().first_chunk_mut::<{ Callsite::OBSERVED_TIME_AT + 8 }>() {
+            head[Callsite::TIME_AT..Callsite::TIME_AT + 8].copy_from_slice(&now.to_le_bytes());
+            head[Callsite::OBSERVED_TIME_AT..Callsite::OBSERVED_TIME_AT + 8].copy_from_slice(&now.to_le_bytes());
+        }
         Self { draft, callsite, recorded: 0, dropped: 0, truncated: 0, exception: false }
     }
 
@@ -73,16 +87,23 @@ impl<'e, 'w> EventEncoder<'e, 'w> {
     }
 
     /// Where the field goes; `None` when it goes nowhere or has been there already.
-    #[inline]
+    #[inline(always)]
     fn plan(&mut self, field: &Field) -> Option<&'static FieldPlan> {
-        let index = field.index();
-        let plan = self.callsite.fields.get(index)?;
-        let bit = if index < 64 { 1 << index } else { 0 };
-        if plan.place == Place::Nowhere || self.recorded & bit != 0 {
+        let plan = self.callsite.fields.get(field.index())?;
+        if plan.place == Place::Nowhere || self.recorded & plan.bit != 0 {
             return None;
         }
-        self.recorded |= bit;
+        self.recorded |= plan.bit;
         Some(plan)
+    }
+
+    /// The same for a field that has a block.
+    #[inline(always)]
+    fn block(&mut self, field: &Field) -> Option<&'static Block> {
+        let plan = self.callsite.fields.get(field.index())?;
+        let block = plan.block.as_ref().filter(|_| self.recorded & plan.bit == 0)?;
+        self.recorded |= plan.bit;
+        Some(block)
     }
 
     /// Writes everything before a value that is `any` bytes long, for which there is room.
@@ -100,68 +121,103 @@ impl<'e, 'w> EventEncoder<'e, 'w> {
         self.draft.put(Varint::new(any as u64).as_bytes());
     }
 
-    /// As [`EventEncoder::open`] for a short value of an attribute, with room for a whole block and the key; `false` when
-    /// it is none, or not short enough.
-    #[inline]
-    fn open_short(&mut self, plan: &FieldPlan, any: usize) -> bool {
-        let Some(block) = &plan.block else { return false };
-        let length = block.length - 2 + any;
-        if plan.place != Place::Attribute || length > Block::SHORT_MAX {
-            return false;
+    /// A scalar, as `write` writes it: at once where that is easy.
+    #[inline(always)]
+    fn scalar(&mut self, field: &Field, write: impl Fn(&mut [u8; Scalar::SIZE]) -> usize) {
+        let recorded = self.recorded;
+        let Some(block) = self.block(field) else { return self.scalar_elsewhere(field, Scalar::new(write)) };
+        let written = self.draft.fill::<SCALAR_BYTES_MAX>(|next| {
+            let last = block.last();
+            next[..Block::SIZE].copy_from_slice(&block.bytes);
+            let Some(place) = next[last + 1..].first_chunk_mut() else { return 0 };
+            let any = write(place);
+            next[1] = (last - 1 + any) as u8;
+            next[last] = any as u8;
+            last + 1 + any
+        });
+        if !written {
+            self.recorded = recorded;
+            self.scalar_elsewhere(field, Scalar::new(write));
         }
-        let start = self.draft.len();
-        self.draft.put_start(&block.bytes, block.length);
-        let header = &mut self.draft.written()[start..];
-        header[1] = length as u8;
-        header[block.length - 1] = any as u8;
-        true
     }
 
-    #[inline]
-    fn scalar(&mut self, field: &Field, value: Scalar) {
+    /// A scalar in the body, under a long name, or at the end of a chunk.
+    #[cold]
+    #[inline(never)]
+    fn scalar_elsewhere(&mut self, field: &Field, value: Scalar) {
         let Some(plan) = self.plan(field) else { return };
-        if !self.draft.room(Block::SIZE + Scalar::SIZE + plan.key.len()) {
+        if self.draft.room(HEADER_BYTES_MAX + plan.key.len() + Scalar::SIZE) {
+            self.open(plan, value.as_bytes().len());
+            self.draft.put(value.as_bytes());
+        } else {
             self.dropped += 1;
-            return;
         }
-        if !self.open_short(plan, value.length) {
-            self.open(plan, value.length);
+    }
+
+    /// Text, at once where that is easy: short, in an attribute, with room in the chunk. Else `false`.
+    #[inline(always)]
+    fn short_text(&mut self, field: &Field, text: &[u8]) -> bool {
+        const SHORT_TEXT_MAX: usize = Block::SHORT_MAX - SHORT_TEXT_HEADER_BYTES;
+        let recorded = self.recorded;
+        let Some(block) = self.block(field) else { return false };
+        let last = block.last();
+        let any = SHORT_TEXT_HEADER_BYTES + text.len();
+        let written = text.len() <= SHORT_TEXT_MAX
+            && last - 1 + any <= Block::SHORT_MAX
+            && self.draft.fill::<{ Block::SIZE + Block::SHORT_MAX }>(|next| {
+                next[..Block::SIZE].copy_from_slice(&block.bytes);
+                next[1] = (last - 1 + any) as u8;
+                next[last] = any as u8;
+                next[last + 1] = tag::STRING;
+                next[last + 2] = text.len() as u8;
+                next[last + 3..last + 3 + text.len()].copy_from_slice(text);
+                last + 1 + any
+            });
+        if !written {
+            self.recorded = recorded;
         }
-        self.draft.put_start(&value.bytes, value.length);
+        written
+    }
+
+    /// An integer that OTLP has no type for.
+    #[cold]
+    #[inline(never)]
+    fn large(&mut self, field: &Field, value: u64) {
+        self.record_debug(field, &value);
+    }
+
+    /// Text of any kind.
+    #[inline(never)]
+    fn any_text(&mut self, field: &Field, value: &str) {
+        let Some(plan) = self.plan(field) else { return };
+        if !self.delimited(plan, tag::STRING, value.as_bytes()) {
+            self.text(plan, |out| out.write_str(value));
+        }
     }
 
     /// Text or bytes whose length is known.
-    #[inline]
     fn delimited(&mut self, plan: &FieldPlan, tag: u8, bytes: &[u8]) -> bool {
-        // Of what is kept for other fields a block may take some for a moment.
         let room = HEADER_BYTES_MAX + plan.key.len() + bytes.len() + MARKER_BYTES_MAX + OTHER_FIELDS_BYTES;
         if !self.draft.room(room) {
             return false;
         }
-        if bytes.len() < Block::SHORT_MAX && self.open_short(plan, 2 + bytes.len()) {
-            self.draft.put(&[tag, bytes.len() as u8]);
-        } else {
-            self.open(plan, 1 + varint_length(bytes.len()) + bytes.len());
-            self.draft.put(&[tag]);
-            self.draft.put(Varint::new(bytes.len() as u64).as_bytes());
-        }
+        self.open(plan, 1 + varint_length(bytes.len()) + bytes.len());
+        self.draft.put(&[tag]);
+        self.draft.put(Varint::new(bytes.len() as u64).as_bytes());
         self.draft.put(bytes);
         true
     }
 
     /// Text whose length shows when it is written.
-    fn text(&mut self, plan: &FieldPlan, write: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result) {
-        if !self.draft.room(HEADER_BYTES_MAX + plan.key.len() + MARKER_BYTES_MAX) {
+    #[inline(always)]
+    fn text(&mut self, plan: &FieldPlan, write: impl FnOnce(&mut TextWriter<'_, 'w>) -> fmt::Result) {
+        let is_attribute = plan.place == Place::Attribute;
+        let start = self.draft.len();
+        // The lengths are written when they are known; a marker may follow the text.
+        let opened = !is_attribute || self.open_text_attribute(plan);
+        if !opened || !self.draft.append(&[0; TEXT_HEADER_BYTES], MARKER_BYTES_MAX) {
             self.dropped += 1;
             return;
-        }
-        let attribute_at = self.draft.len() + 1;
-        if plan.place == Place::Attribute {
-            self.draft.put(&[tag::ATTRIBUTE, 0, 0, 0]);
-            self.draft.put(&plan.key);
-            self.draft.put(&[tag::VALUE, 0, 0, 0, tag::STRING, 0, 0, 0]);
-        } else {
-            self.draft.put(&[tag::BODY, 0, 0, 0, tag::STRING, 0, 0, 0]);
         }
         let text_at = self.draft.len();
         let mut text = TextWriter { draft: self.draft, missing: 0, full: false };
@@ -171,33 +227,49 @@ impl<'e, 'w> EventEncoder<'e, 'w> {
             text.close();
             self.truncated += 1;
         }
-        let end = self.draft.len();
+        let length = self.draft.len() - text_at;
+        let tag = if is_attribute { tag::VALUE } else { tag::BODY };
+        let header = u64::from(u32::from(tag) | padded_word(length + 4) << 8)
+            | u64::from(u32::from(tag::STRING) | padded_word(length) << 8) << 32;
         let record = self.draft.written();
-        record[text_at - 3..text_at].copy_from_slice(&padded(end - text_at));
-        record[text_at - 7..text_at - 4].copy_from_slice(&padded(end - text_at + 4));
-        if plan.place == Place::Attribute {
-            record[attribute_at..attribute_at + 3].copy_from_slice(&padded(end - attribute_at - 3));
+        if let Some(place) = record[text_at - TEXT_HEADER_BYTES..].first_chunk_mut() {
+            *place = header.to_le_bytes();
         }
+        if is_attribute {
+            let length = record.len() - start - 4;
+            record[start + 1..start + 4].copy_from_slice(&padded(length));
+        }
+    }
+
+    /// `32 LLL key`, its length left open; `false` when there is no room for it and what must follow.
+    #[inline(never)]
+    fn open_text_attribute(&mut self, plan: &FieldPlan) -> bool {
+        let room = self.draft.room(HEADER_BYTES_MAX + plan.key.len() + MARKER_BYTES_MAX);
+        if room {
+            self.draft.put(&[tag::ATTRIBUTE, 0, 0, 0]);
+            self.draft.put(&plan.key);
+        }
+        room
     }
 }
 
 impl Visit for EventEncoder<'_, '_> {
     #[inline]
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.scalar(field, Scalar::double(value));
+        self.scalar(field, |place| write_double(place, value));
     }
 
     #[inline]
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.scalar(field, Scalar::int(value));
+        self.scalar(field, |place| write_int(place, value));
     }
 
     #[inline]
     fn record_u64(&mut self, field: &Field, value: u64) {
         match i64::try_from(value) {
-            Ok(value) => self.scalar(field, Scalar::int(value)),
+            Ok(value) => self.scalar(field, |place| write_int(place, value)),
             // OTLP has no unsigned integer: the digits are kept rather than the type.
-            Err(_) => self.record_debug(field, &value),
+            Err(_) => self.large(field, value),
         }
     }
 
@@ -211,14 +283,13 @@ impl Visit for EventEncoder<'_, '_> {
 
     #[inline]
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.scalar(field, Scalar::bool(value));
+        self.scalar(field, |place| write_bool(place, value));
     }
 
     #[inline]
     fn record_str(&mut self, field: &Field, value: &str) {
-        let Some(plan) = self.plan(field) else { return };
-        if !self.delimited(plan, tag::STRING, value.as_bytes()) {
-            self.text(plan, |out| out.write_str(value));
+        if !self.short_text(field, value.as_bytes()) {
+            self.any_text(field, value);
         }
     }
 
@@ -276,9 +347,7 @@ impl fmt::Write for TextWriter<'_, '_> {
         const KEPT: usize = MARKER_BYTES_MAX + OTHER_FIELDS_BYTES;
         if self.full {
             self.missing += text.len();
-        } else if self.draft.room(text.len() + KEPT) {
-            self.draft.put(text.as_bytes());
-        } else {
+        } else if !self.draft.append(text.as_bytes(), KEPT) {
             let fitting = cut(text, self.draft.left().saturating_sub(KEPT));
             self.draft.put(fitting.as_bytes());
             self.missing = text.len() - fitting.len();
@@ -299,9 +368,11 @@ impl fmt::Write for MarkerWriter<'_, '_> {
     }
 }
 
-/// Writes the frame's length when the record is complete.
+/// Writes the frame when the record is complete.
 #[inline]
 pub(crate) fn close_frame(draft: &mut Draft<'_>) {
     let length = draft.len() - FRAME_BYTES;
-    draft.written()[1..FRAME_BYTES].copy_from_slice(&padded(length));
+    if let Some(frame) = draft.written().first_chunk_mut::<FRAME_BYTES>() {
+        *frame = (u32::from(FRAME_TAG) | padded_word(length) << 8).to_le_bytes();
+    }
 }

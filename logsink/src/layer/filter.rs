@@ -22,7 +22,7 @@ impl RulesFilter {
         Self { layer, reload, capture }
     }
 
-    fn wants(&self, meta: &Metadata<'_>) -> bool {
+    pub(super) fn wants(&self, meta: &Metadata<'_>) -> bool {
         if meta.is_event() {
             // Prepared callsites remember; records of the `log` crate come with metadata made for the moment.
             return match callsite::find(meta, self.capture) {
@@ -40,14 +40,8 @@ impl RulesFilter {
         active.rules.base().wants(meta.target(), Severity::from(meta.level()))
             || active.rules.interest(meta) != Interest::Never
     }
-}
 
-impl<S> Filter<S> for RulesFilter {
-    fn enabled(&self, meta: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        self.wants(meta)
-    }
-
-    fn callsite_enabled(&self, meta: &'static Metadata<'static>) -> CallsiteInterest {
+    pub(super) fn interest(&self, meta: &'static Metadata<'static>) -> CallsiteInterest {
         // Asked anew, not remembered: a rule may have expired without a swap.
         let wanted = if meta.is_event() {
             self.reload.active().rules.interest(meta) != Interest::Never
@@ -57,7 +51,22 @@ impl<S> Filter<S> for RulesFilter {
         if wanted { CallsiteInterest::always() } else { CallsiteInterest::never() }
     }
 
+    /// The most verbose level that is wanted anywhere.
+    pub(super) fn level(&self) -> LevelFilter {
+        self.reload.active().rules.max_level()
+    }
+}
+
+impl<S> Filter<S> for RulesFilter {
+    fn enabled(&self, meta: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        self.wants(meta)
+    }
+
+    fn callsite_enabled(&self, meta: &'static Metadata<'static>) -> CallsiteInterest {
+        self.interest(meta)
+    }
+
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.reload.active().rules.max_level())
+        Some(self.level())
     }
 }

@@ -90,35 +90,45 @@ thread_local! {
 }
 
 /// Puts the state back, also when the user's code panics.
-struct Turn {
+struct Turn<'l> {
+    /// `None` for a thread that is ending: its state ends with the event.
+    local: Option<&'l Local>,
     state: Option<Box<State>>,
 }
 
-impl Drop for Turn {
+impl Drop for Turn<'_> {
+    #[inline]
     fn drop(&mut self) {
         DEPTH.set(DEPTH.get() - 1);
-        if let Some(state) = self.state.take().filter(|state| !state.is_stray()) {
-            // When the thread is ending, the state ends with it.
-            let _ = LOCAL.try_with(|local| local.state.set(Some(state)));
+        if let Some(local) = self.local
+            && let Some(state) = self.state.take()
+            && !state.is_stray()
+        {
+            local.state.set(Some(state));
         }
     }
 }
 
-/// Runs `event` with the thread's state; `None` when events are nested too deeply.
+/// Runs `event` with the thread's state and, unless the thread is ending, the spans that it is in; `None` when events are
+/// nested too deeply.
 #[inline]
-pub(super) fn with_state<R>(event: impl FnOnce(&mut State) -> R) -> Option<R> {
+pub(super) fn with_state<R>(event: impl FnOnce(&mut State, Option<&Stack>) -> R) -> Option<R> {
     let depth = DEPTH.get();
     if depth >= DEPTH_MAX {
         return None;
     }
-    let state = match LOCAL.try_with(|local| local.state.take()) {
-        Ok(Some(state)) => state,
-        Ok(None) => State::new(depth > 0),
-        Err(_) => State::new(true),
+    let mut event = Some(event);
+    let mut run = |local: Option<&Local>| {
+        let state = match local.map(|local| local.state.take()) {
+            Some(Some(state)) => state,
+            Some(None) => State::new(depth > 0),
+            None => State::new(true),
+        };
+        DEPTH.set(depth + 1);
+        let mut turn = Turn { local, state: None };
+        event.take().map(|event| event(turn.state.insert(state), local.map(|local| &local.stack)))
     };
-    DEPTH.set(depth + 1);
-    let mut turn = Turn { state: None };
-    Some(event(turn.state.insert(state)))
+    LOCAL.try_with(|local| run(Some(local))).unwrap_or_else(|_| run(None))
 }
 
 /// Runs `look` with the spans that the thread is in; `None` while it ends.

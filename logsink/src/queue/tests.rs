@@ -10,11 +10,14 @@ use crate::metrics::Reason;
 
 /// One framed record with `payload` bytes.
 fn put(writer: &mut Writer, payload: &[u8]) -> Result<(), Reason> {
-    let mut draft = writer.draft(4, 0)?;
+    let mut draft = writer.draft(0);
+    if !draft.room(4) {
+        return Err(draft.refusal());
+    }
     draft.put(&[FRAME_TAG]);
     draft.put(&crate::encode::padded(payload.len()));
     if !draft.room(payload.len()) {
-        return Err(if draft.failed() { Reason::QueueFull } else { Reason::Oversize });
+        return Err(draft.refusal());
     }
     draft.put(payload);
     draft.commit()
@@ -31,8 +34,8 @@ fn a_record_that_is_not_committed_leaves_no_trace() {
     let (producer, mut consumer) = channel(CHUNK_BYTES);
     let mut writer = Writer::new(&producer);
     put(&mut writer, b"one").unwrap();
-    let mut draft = writer.draft(4, 0).unwrap();
-    draft.put(b"half");
+    let mut draft = writer.draft(0);
+    assert!(draft.append(b"half", 0));
     drop(draft);
     put(&mut writer, b"two").unwrap();
     assert_eq!(drained(&mut consumer), [b"one", b"two"]);

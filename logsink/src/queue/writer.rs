@@ -58,26 +58,14 @@ impl Writer {
         self.shared.closing.is_closed()
     }
 
-    /// Starts a record with `room` bytes at once and `reserve` bytes kept for its end.
-    ///
-    /// # Errors
-    /// The reason why the record must be dropped: no room, or the queue is closed.
-    #[inline]
-    pub(crate) fn draft(&mut self, room: usize, reserve: usize) -> Result<Draft<'_>, Reason> {
-        if self.is_closed() {
-            return Err(Reason::Shutdown);
-        }
+    /// Starts a record with `reserve` bytes kept for its end. There is no room in it before [`Draft::room`] was asked.
+    #[inline(always)]
+    pub(crate) fn draft(&mut self, reserve: usize) -> Draft<'_> {
         // SAFETY: `used` is at most `size`, so this is inside the chunk or one past it; with no chunk it adds 0.
         let base = unsafe { self.start.add(self.used) };
         let capacity = self.size - self.used;
-        let mut draft = Draft { base, length: 0, capacity, reserve, failed: false, heap: Vec::new(), writer: self };
-        if draft.room(room) {
-            Ok(draft)
-        } else if draft.failed {
-            Err(Reason::QueueFull)
-        } else {
-            Err(Reason::Oversize)
-        }
+        let limit = capacity.saturating_sub(reserve);
+        Draft { base, length: 0, capacity, limit, reserve, failed: false, heap: Vec::new(), writer: self }
     }
 
     /// Takes a fresh chunk, copies `begun` (the start of a record in the present chunk) to it and hands the present one
@@ -130,9 +118,10 @@ pub(crate) struct Draft<'w> {
     length: usize,
     /// Bytes from `base` that may be written.
     capacity: usize,
-    /// Of these, bytes that [`Draft::room`] does not give away.
+    /// Of these, bytes that [`Draft::room`] gives away: all but `reserve`.
+    limit: usize,
     reserve: usize,
-    /// The queue is full.
+    /// The queue is full or closed.
     failed: bool,
     /// Owns the bytes at `base` when the record is a stray, else empty.
     heap: Vec<u8>,
@@ -142,20 +131,33 @@ impl Draft<'_> {
     /// Makes room for `bytes` more; `false` when the record would become larger than a chunk or the queue is full.
     #[inline]
     pub(crate) fn room(&mut self, bytes: usize) -> bool {
-        self.capacity - self.length >= bytes.saturating_add(self.reserve) || self.grow(bytes)
+        self.length + bytes <= self.limit || self.grow(bytes)
     }
 
     /// Bytes that [`Draft::room`] would still give without moving the record.
     pub(crate) fn left(&self) -> usize {
-        (self.capacity - self.length).saturating_sub(self.reserve)
+        self.limit.saturating_sub(self.length)
     }
 
     /// Lifts the reserve: what was kept for the end may be written.
+    #[inline]
     pub(crate) fn open_reserve(&mut self) {
         self.reserve = 0;
+        self.limit = self.capacity;
     }
 
-    /// Whether the queue was full, so that the record cannot be completed.
+    /// Why there was no room.
+    #[cold]
+    pub(crate) fn refusal(&self) -> Reason {
+        match self.failed {
+            _ if self.writer.is_closed() => Reason::Shutdown,
+            true => Reason::QueueFull,
+            false => Reason::Oversize,
+        }
+    }
+
+    /// Whether the queue was full or closed, so that the record cannot be completed.
+    #[inline]
     pub(crate) fn failed(&self) -> bool {
         self.failed
     }
@@ -181,16 +183,31 @@ impl Draft<'_> {
         self.length = end;
     }
 
-    /// As [`Draft::put`], for the first `length` of `N` bytes, with room for all `N`: a copy of constant size.
-    ///
-    /// # Panics
-    /// When there is not.
+    /// Appends bytes if there is room for them and `spare` more; otherwise `false`.
     #[inline]
-    pub(crate) fn put_start<const N: usize>(&mut self, bytes: &[u8; N], length: usize) {
-        assert!(length <= N && self.length + N <= self.capacity);
-        // SAFETY: as in `put`. The bytes behind `length` belong to the draft too, and are overwritten or never published.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(self.length), N) };
-        self.length += length;
+    pub(crate) fn append(&mut self, bytes: &[u8], spare: usize) -> bool {
+        if !self.room(bytes.len() + spare) {
+            return false;
+        }
+        // SAFETY: as in `put`; `room` has seen to it that the bytes fit.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(self.length), bytes.len()) };
+        self.length += bytes.len();
+        true
+    }
+
+    /// Shows the next `N` bytes to `fill`, which writes some and tells how many of them count; `false`, without asking it,
+    /// when the chunk has no room for all `N`: unlike [`Draft::room`] it makes none. One check and no call, and places of
+    /// constant size in which the compiler needs no others.
+    #[inline(always)]
+    pub(crate) fn fill<const N: usize>(&mut self, fill: impl FnOnce(&mut [u8; N]) -> usize) -> bool {
+        if self.length + N > self.limit {
+            return false;
+        }
+        // SAFETY: only this draft may touch these bytes, see `put`, and there are N of them, since `limit` is at most
+        // `capacity`; they are initialised, as chunks and `heap` start zeroed.
+        let next = unsafe { &mut *self.base.as_ptr().add(self.length).cast::<[u8; N]>() };
+        self.length += fill(next).min(N);
+        true
     }
 
     /// What was written, for corrections in place.
@@ -218,7 +235,7 @@ impl Draft<'_> {
     #[inline]
     pub(crate) fn commit(self) -> Result<(), Reason> {
         if self.failed {
-            return Err(Reason::QueueFull);
+            return Err(self.refusal());
         }
         if !self.heap.is_empty() {
             return self.writer.shared.give_stray(&self.heap[..self.length]);
@@ -239,6 +256,10 @@ impl Draft<'_> {
         if self.failed || self.capacity == CHUNK_BYTES {
             return false;
         }
+        if self.writer.is_closed() {
+            self.failed = true;
+            return false;
+        }
         // SAFETY: as in `written`; a slice of its own, because the writer is borrowed beside it.
         let begun = unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.length) };
         if !self.writer.stray && self.writer.change_chunk(begun) {
@@ -255,6 +276,7 @@ impl Draft<'_> {
             return false;
         }
         self.capacity = CHUNK_BYTES;
+        self.limit = CHUNK_BYTES.saturating_sub(self.reserve);
         self.left() >= bytes
     }
 }

@@ -55,11 +55,13 @@ impl SpanFields {
 
     /// Adds fields; a value takes the place of an older one of the same name.
     pub(super) fn update(&mut self, fields: Vec<SpanField>) {
-        for field in fields {
-            match self.fields.iter_mut().find(|kept| kept.name == field.name) {
-                Some(kept) => *kept = field,
-                None => self.fields.push(field),
-            }
+        fields.into_iter().for_each(|field| self.set(field));
+    }
+
+    fn set(&mut self, field: SpanField) {
+        match self.fields.iter_mut().find(|kept| kept.name == field.name) {
+            Some(kept) => *kept = field,
+            None => self.fields.push(field),
         }
     }
 }
@@ -120,7 +122,7 @@ impl SpanVisitor {
         let name = name.strip_prefix("r#").unwrap_or(name);
         let mut encoded = Vec::new();
         write(&mut encoded, name);
-        self.kept.update(vec![SpanField { name, encoded: encoded.into() }]);
+        self.kept.set(SpanField { name, encoded: encoded.into() });
     }
 
     fn scalar(&mut self, field: &Field, value: &Scalar) {

@@ -182,6 +182,32 @@ fn other_layers_see_everything() {
 }
 
 #[test]
+fn a_sole_layer_speaks_for_its_subscriber() {
+    let (bench, layer) = Bench::with("filter = \"info\"", 4, Capture::default());
+    let dispatch = Dispatch::new(Registry::default().with(layer.sole()));
+    tracing::dispatcher::with_default(&dispatch, || {
+        let log = || {
+            let _span = info_span!("request", id = 5).entered();
+            debug!("details");
+            info!(target: "noisy", "noise");
+            info!("request finished");
+            (tracing::enabled!(Level::DEBUG), tracing::enabled!(Level::INFO))
+        };
+        assert_eq!(log(), (false, true));
+        let rules = "filter = \"debug\"\n[[rule]]\nname = \"r\"\nwhen = 'target=noisy'\nthen = \"drop\"";
+        bench.reload.apply(&[document(rules)], "r1").unwrap();
+        assert_eq!(log(), (true, true));
+        bench.reload.apply(&[document("filter = \"off\"")], "r2").unwrap();
+        assert_eq!(log(), (false, false));
+    });
+    let records = bench.records();
+    let messages: Vec<_> = records.iter().map(Record::message).collect();
+    assert_eq!(messages, ["noise", "request finished", "details", "request finished"]);
+    assert!(records.iter().all(|record| record.int("id") == 5));
+    assert_eq!(bench.metrics.snapshot().lost(), 0, "what is disabled is not an event");
+}
+
+#[test]
 fn another_layers_filter_and_ours_do_not_disturb_each_other() {
     let (bench, layer) = Bench::with("filter = \"warn\"", 4, Capture::default());
     let counter = Counter::default();
