@@ -15,6 +15,7 @@ mod bulk;
 mod document;
 mod dsl;
 mod http;
+mod json;
 mod number;
 mod search;
 mod setup;
