@@ -31,7 +31,7 @@ fmt: ## formatting, checked only
 	cargo fmt --all --check
 
 clippy: ## lints, warnings are errors: everything with all transports, and the library as users get it by default
-	cargo clippy --workspace --all-targets --features $(FEATURES) -- -D warnings
+	cargo clippy --workspace --all-targets --features $(FEATURES),logsink-benches/server -- -D warnings
 	cargo clippy -p logsink --lib -- -D warnings
 
 doc: ## documentation, warnings are errors
@@ -58,7 +58,7 @@ test-unit: ## the unit tests, which need no server
 
 bench: ## the benches below benches/
 	@dev/setup build
-	cargo bench -p logsink-benches
+	cargo bench -p logsink-benches --features server
 
 bench-instructions: ## instructions per event on the caller, by callgrind (needs valgrind)
 	@dev/setup build

@@ -15,11 +15,24 @@ mod bulk;
 mod document;
 mod dsl;
 mod http;
+mod json;
 mod number;
 mod search;
 mod setup;
 mod time;
 mod write;
+
+/// What the benches measure; not for anyone else.
+#[cfg(feature = "bench-internals")]
+#[doc(hidden)]
+pub mod bench {
+    /// The body of a `_bulk` request and how many documents it has.
+    pub fn body(messages: &[crate::queue::Message]) -> (bytes::Bytes, usize) {
+        let origin = super::body::origin("otlp_logs");
+        let body = super::body::Body::write(messages, origin, super::setup::Flavor::Elasticsearch);
+        (body.bytes, body.items.len())
+    }
+}
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 

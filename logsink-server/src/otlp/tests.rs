@@ -133,24 +133,38 @@ fn true_pairs(pairs: &[KeyValue]) -> String {
     format!("{:?}", pairs.iter().map(|pair| (pair.key.clone(), true_value(pair.value.as_ref()))).collect::<Vec<_>>())
 }
 
+fn seen_record(record: &RecordView<'_>, attributes: String) -> String {
+    let (resource, scope) = (seen_pairs(record.resource.attributes()), seen_pairs(record.scope.attributes()));
+    let RecordView { time_unix_nano, observed_time_unix_nano, severity_text, flags, event_name, .. } = record;
+    format!(
+        "{resource} {:?} {:?} {scope} {time_unix_nano} {observed_time_unix_nano} {} {severity_text:?} {} {attributes} \
+         {flags} {:?} {:?} {event_name:?}",
+        record.scope_name(),
+        record.scope.version,
+        record.severity.0,
+        seen_value(record.body),
+        record.trace_id(),
+        record.span_id(),
+    )
+}
+
+/// What is seen when all is checked first; when it is checked on the way, the same is seen.
 fn seen(payload: &[u8]) -> Result<Vec<String>, WireError> {
     let mut seen = Vec::new();
-    for_each_record(payload, &mut |record| {
+    let checked_first = for_each_record(payload, &mut |record| {
         assert_eq!(record.index as usize, seen.len());
-        let (resource, scope) = (seen_pairs(record.resource.attributes()), seen_pairs(record.scope.attributes()));
-        let RecordView { time_unix_nano, observed_time_unix_nano, severity_text, flags, event_name, .. } = record;
-        seen.push(format!(
-            "{resource} {:?} {:?} {scope} {time_unix_nano} {observed_time_unix_nano} {} {severity_text:?} {} {} {flags} \
-             {:?} {:?} {event_name:?}",
-            record.scope_name(),
-            record.scope.version,
-            record.severity.0,
-            seen_value(record.body),
-            seen_pairs(record.attributes()),
-            record.trace_id(),
-            record.span_id(),
-        ));
-    })?;
+        seen.push(seen_record(&record, seen_pairs(record.attributes())));
+    });
+    let mut scanned = Vec::new();
+    let checked_on_the_way = scan(payload, &mut |record, attributes| {
+        assert_eq!(record.index as usize, scanned.len());
+        let attributes: Vec<_> = attributes.iter().map(|&(key, value)| (key.to_owned(), seen_value(value))).collect();
+        scanned.push(seen_record(&record, format!("{attributes:?}")));
+    });
+    assert_eq!(checked_first, checked_on_the_way);
+    assert_eq!(checked_first.err(), check(payload, &Limits::UNLIMITED).err());
+    checked_first?;
+    assert_eq!(seen, scanned);
     Ok(seen)
 }
 

@@ -127,7 +127,7 @@ impl Serialize for AnyView<'_> {
 
 /// The values of an `ArrayValue`.
 #[derive(Debug, Clone, Copy)]
-pub struct Elements<'a>(&'a [u8]);
+pub struct Elements<'a>(pub(super) &'a [u8]);
 
 impl<'a> Elements<'a> {
     /// The values, in order.

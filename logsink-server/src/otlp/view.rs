@@ -38,8 +38,8 @@ pub struct RecordView<'a> {
     pub event_name: &'a str,
     /// The bytes of the `LogRecord` message.
     pub raw: &'a [u8],
-    trace_id: &'a [u8],
-    span_id: &'a [u8],
+    pub(super) trace_id: &'a [u8],
+    pub(super) span_id: &'a [u8],
 }
 
 impl<'a> RecordView<'a> {
@@ -76,13 +76,10 @@ impl<'a> RecordView<'a> {
         }
     }
 
-    fn read(
-        mut message: Reader<'a>,
-        index: u32,
-        resource: ResourceView<'a>,
-        scope: ScopeView<'a>,
-    ) -> Result<Self, WireError> {
-        let mut record = Self {
+    /// A record of which nothing is known but where it stands.
+    #[inline]
+    pub(super) fn new(raw: &'a [u8], index: u32, resource: ResourceView<'a>, scope: ScopeView<'a>) -> Self {
+        Self {
             index,
             resource,
             scope,
@@ -93,10 +90,19 @@ impl<'a> RecordView<'a> {
             body: AnyView::Empty,
             flags: 0,
             event_name: "",
-            raw: message.bytes(),
+            raw,
             trace_id: &[],
             span_id: &[],
-        };
+        }
+    }
+
+    fn read(
+        mut message: Reader<'a>,
+        index: u32,
+        resource: ResourceView<'a>,
+        scope: ScopeView<'a>,
+    ) -> Result<Self, WireError> {
+        let mut record = Self::new(message.bytes(), index, resource, scope);
         while let Some(key) = message.key()? {
             match key {
                 tag::record::TIME_UNIX_NANO => record.time_unix_nano = message.fixed64()?,
@@ -160,8 +166,7 @@ impl<'a> ResourceView<'a> {
         Pairs::new(self.raw, tag::resource::ATTRIBUTES)
     }
 
-    fn read(message: Reader<'a>) -> Self {
-        let raw = message.bytes();
+    pub(super) fn read(raw: &'a [u8]) -> Self {
         Self { raw, service: Pairs::new(raw, tag::resource::ATTRIBUTES).text("service.name") }
     }
 }
@@ -183,7 +188,7 @@ impl<'a> ScopeView<'a> {
         Pairs::new(self.raw, tag::scope::ATTRIBUTES)
     }
 
-    fn read(mut message: Reader<'a>) -> Result<Self, WireError> {
+    pub(super) fn read(mut message: Reader<'a>) -> Result<Self, WireError> {
         let mut scope = Self { raw: message.bytes(), ..Self::default() };
         while let Some(key) = message.key()? {
             match key {
@@ -196,14 +201,18 @@ impl<'a> ScopeView<'a> {
     }
 }
 
-/// Shows every record of a checked payload. A resource or a scope is known before the first of its records is shown, wherever
+/// Shows every record of a payload that was checked before: strings are looked at where they are asked for, and lists not at
+/// all. A resource or a scope is known before the first of its records is shown, wherever
 /// it stands in its message.
-pub(crate) fn walk<'a>(payload: &'a [u8], each: &mut dyn FnMut(RecordView<'a>)) -> Result<(), WireError> {
+///
+/// # Errors
+/// When the payload was not checked and is not an `ExportLogsServiceRequest`; records may have been shown then.
+pub fn walk<'a>(payload: &'a [u8], each: &mut dyn FnMut(RecordView<'a>)) -> Result<(), WireError> {
     let mut index = 0;
     let mut request = Reader::new(payload);
     while let Some(resource_logs) = next(&mut request, tag::request::RESOURCE_LOGS)? {
         let resource = next(&mut { resource_logs }, tag::resource_logs::RESOURCE)?;
-        let resource = resource.map(ResourceView::read).unwrap_or_default();
+        let resource = resource.map(|resource| ResourceView::read(resource.bytes())).unwrap_or_default();
         let mut rest = resource_logs;
         while let Some(scope_logs) = next(&mut rest, tag::resource_logs::SCOPE_LOGS)? {
             let scope = next(&mut { scope_logs }, tag::scope_logs::SCOPE)?;
@@ -219,7 +228,7 @@ pub(crate) fn walk<'a>(payload: &'a [u8], each: &mut dyn FnMut(RecordView<'a>)) 
 }
 
 /// The next message in the field `wanted`; what stands before it is passed over.
-fn next<'a>(message: &mut Reader<'a>, wanted: u32) -> Result<Option<Reader<'a>>, WireError> {
+pub(super) fn next<'a>(message: &mut Reader<'a>, wanted: u32) -> Result<Option<Reader<'a>>, WireError> {
     while let Some(key) = message.key()? {
         if key == wanted {
             return message.message().map(Some);
@@ -233,7 +242,7 @@ fn id<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     bytes.try_into().ok().filter(|id| *id != [0; N])
 }
 
-fn severity(number: u64) -> Severity {
+pub(super) fn severity(number: u64) -> Severity {
     // An enumeration is an int32: a decoder keeps the low half.
     match number as u32 {
         number @ 1..=24 => Severity(number as u8),

@@ -12,14 +12,14 @@
 
 mod attributes;
 
-use std::{borrow::Cow, io::Write, ops::Range};
+use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
 
 use self::attributes::{Notes, attributes, object};
-use super::{setup::Flavor, time};
+use super::{json, setup::Flavor, time};
 use crate::{
-    otlp::{self, RecordView, ResourceView, WireError},
+    otlp::{self, AnyView, Attributes, RecordView, ResourceView, ScopeView, WireError},
     queue::Message,
 };
 
@@ -68,28 +68,26 @@ impl<'a> Body<'a> {
         // JSON with its two copies of the keys is two to three times the protobuf.
         let payload: usize = messages.iter().map(|message| message.payload.len()).sum();
         let mut out = Vec::with_capacity(payload * 5 / 2);
-        let (mut items, mut bad, mut dropped) = (Vec::new(), Vec::new(), 0);
+        let (mut items, mut bad, mut dropped) = (Vec::<Item<'_>>::new(), Vec::new(), 0);
+        let mut writer = Writer::new(flavor);
         for (index, message) in messages.iter().enumerate() {
-            let mut resource = Resource::default();
-            let id = Id::new(message, origin);
-            let scanned = otlp::for_each_record(&message.payload, &mut |record| {
+            let before = (out.len(), items.len(), dropped);
+            writer.follow_message(message, origin);
+            let scanned = otlp::scan(&message.payload, &mut |record, attributes| {
                 if message.dropped.binary_search(&record.index).is_ok() {
                     dropped += 1;
                     return;
                 }
                 let start = out.len();
-                resource.follow(record.resource);
-                let id = id.record(record.index);
-                out.extend_from_slice(b"{\"create\":{\"_id\":");
-                string(&mut out, &id);
-                out.extend_from_slice(b"}}\n");
                 let time_ns = if record.time_ns() == 0 { message.headers.appended_ns() } else { record.time_ns() };
-                document(&mut out, &record, time_ns, &resource, &id, flavor);
-                out.push(b'\n');
+                writer.write(&mut out, &record, attributes, time_ns);
                 items.push(Item { message: index, record: record.index, raw: record.raw, lines: start..out.len() });
             });
-            // The scanner checks the whole message before it shows a record: a bad one has written nothing.
+            // A bad message writes nothing: what stood before the fault is taken back.
             if let Err(error) = scanned {
+                out.truncate(before.0);
+                items.truncate(before.1);
+                dropped = before.2;
                 bad.push((index, error));
             }
         }
@@ -113,33 +111,128 @@ impl<'a> Body<'a> {
     }
 }
 
-/// What makes a record's id. The same record gets the same id however often it is sent or read, and within one sender (or
-/// one partition) ids sort in the order of sending: they are the tie-break between events of one nanosecond.
-enum Id<'a> {
-    /// A sender that numbers its batches: a batch sent again has the same ids.
-    Sender { instance: &'a str, sequence: u64 },
-    /// Any other: a message read again has the same ids.
-    Place { origin: u64, partition: i32, offset: i64 },
+/// What is known from one record to the next.
+struct Writer<'a> {
+    flavor: Flavor,
+    /// What the ids of a message's records begin with, escaped.
+    id: Vec<u8>,
+    resource: Resource<'a>,
+    scope: Scope<'a>,
+    clock: time::Clock,
+    notes: Notes<'a>,
 }
 
-impl<'a> Id<'a> {
-    fn new(message: &'a Message, origin: u64) -> Self {
-        match (&message.headers.instance, message.headers.sequence) {
-            (Some(instance), Some(sequence)) if instance.len() <= INSTANCE_BYTES_MAX => {
-                Self::Sender { instance, sequence }
-            }
-            _ => Self::Place { origin, partition: message.position.partition, offset: message.position.offset },
+impl<'a> Writer<'a> {
+    fn new(flavor: Flavor) -> Self {
+        Self {
+            flavor,
+            id: Vec::new(),
+            resource: Resource::default(),
+            scope: Scope::default(),
+            clock: time::Clock::default(),
+            notes: Notes::default(),
         }
     }
 
-    /// A `:` is in the ids of the first kind and never in those of the second.
-    fn record(&self, index: u32) -> String {
-        match self {
-            Self::Sender { instance, sequence } => format!("{instance}:{sequence:016x}:{index:06x}"),
-            Self::Place { origin, partition, offset } => {
-                format!("{origin:016x}/{partition:08x}/{offset:016x}/{index:06x}")
+    /// Makes a message's ids. The same record gets the same id however often it is sent or read, and within one sender (or
+    /// one partition) ids sort in the order of sending: they are the tie-break between events of one nanosecond.
+    ///
+    /// A sender that numbers its batches gives a batch sent again the same ids; any other's record has the id of its place,
+    /// so that a message read again has the same ones. A `:` is in the ids of the first kind and never in those of the second.
+    fn follow_message(&mut self, message: &Message, origin: u64) {
+        let id = match (&message.headers.instance, message.headers.sequence) {
+            (Some(instance), Some(sequence)) if instance.len() <= INSTANCE_BYTES_MAX => {
+                format!("{instance}:{sequence:016x}:")
+            }
+            _ => format!("{origin:016x}/{:08x}/{:016x}/", message.position.partition, message.position.offset),
+        };
+        self.id.clear();
+        json::escaped(&mut self.id, &id);
+    }
+
+    /// `"id"`
+    fn id(&self, out: &mut Vec<u8>, index: u32) {
+        out.push(b'"');
+        out.extend_from_slice(&self.id);
+        // Six digits, and more for who sends more.
+        let [high, rest @ ..] = index.to_be_bytes();
+        if high != 0 {
+            out.extend_from_slice(format!("{high:x}").as_bytes());
+        }
+        json::hex(out, rest);
+        out.push(b'"');
+    }
+
+    /// Writes a record's two lines.
+    fn write(&mut self, out: &mut Vec<u8>, record: &RecordView<'a>, pairs: Attributes<'_, 'a>, time_ns: u64) {
+        self.resource.follow(record.resource);
+        out.extend_from_slice(b"{\"create\":{\"_id\":");
+        self.id(out, record.index);
+        out.extend_from_slice(b"}}\n{\"@timestamp\":\"");
+        self.clock.write(out, time::clamp(time_ns));
+        out.extend_from_slice(b"\",\"tie\":");
+        self.id(out, record.index);
+        json::number(out, "severity_number", record.severity.0);
+        json::field(out, "level", record.severity.name());
+        out.extend_from_slice(&self.resource.service);
+        json::field(out, "target", target(record, pairs));
+        json::field(out, "message", &record.body.text());
+        if let Some(id) = record.trace_id() {
+            out.extend_from_slice(b",\"trace_id\":\"");
+            json::hex(out, id);
+            out.push(b'"');
+        }
+        if let Some(id) = record.span_id() {
+            out.extend_from_slice(b",\"span_id\":\"");
+            json::hex(out, id);
+            out.push(b'"');
+        }
+        let (start, end) = (out.len(), out.len() + ATTRIBUTES.len());
+        out.extend_from_slice(ATTRIBUTES);
+        self.notes.clear();
+        attributes(out, pairs, &mut self.notes);
+        if self.notes.has_long && self.flavor == Flavor::OpenSearch {
+            out.splice(start..end, keep(ATTRIBUTES));
+            self.notes.opaque(Cow::Borrowed(ANY));
+        }
+        if self.resource.notes.has_long && self.flavor == Flavor::OpenSearch {
+            out.extend(keep(RESOURCE));
+            self.notes.opaque(Cow::Borrowed(ANY));
+        } else {
+            out.extend_from_slice(RESOURCE);
+        }
+        out.extend_from_slice(&self.resource.json);
+        self.notes.inherit(&self.resource.notes, record.attributes(), pairs);
+        self.notes.write(out);
+        self.rest(out, record);
+        out.extend_from_slice(b"}\n");
+    }
+
+    /// What no search looks at by itself, kept because it was sent.
+    fn rest(&mut self, out: &mut Vec<u8>, record: &RecordView<'a>) {
+        if record.time_unix_nano != 0 && record.observed_time_unix_nano != 0 {
+            out.extend_from_slice(b",\"observed_timestamp\":\"");
+            self.clock.write(out, time::clamp(record.observed_time_unix_nano));
+            out.push(b'"');
+        }
+        for (name, text) in [("severity_text", record.severity_text), ("event_name", record.event_name)] {
+            if !text.is_empty() {
+                json::field(out, name, text);
             }
         }
+        if record.flags != 0 {
+            json::number(out, "flags", record.flags);
+        }
+        self.scope.follow(record.scope);
+        out.extend_from_slice(&self.scope.json);
+    }
+}
+
+/// What [`RecordView::target`] says, from attributes that are read already.
+fn target<'a>(record: &RecordView<'a>, pairs: Attributes<'_, 'a>) -> &'a str {
+    match pairs.iter().rfind(|(name, _)| *name == "target") {
+        Some(&(_, AnyView::Str(target))) => target,
+        _ => record.scope.name,
     }
 }
 
@@ -147,6 +240,8 @@ impl<'a> Id<'a> {
 #[derive(Default)]
 struct Resource<'a> {
     view: ResourceView<'a>,
+    /// `,"service":"…"`
+    service: Vec<u8>,
     json: Vec<u8>,
     notes: Notes<'a>,
 }
@@ -154,57 +249,39 @@ struct Resource<'a> {
 impl<'a> Resource<'a> {
     fn follow(&mut self, view: ResourceView<'a>) {
         if self.json.is_empty() || !std::ptr::eq(self.view.raw, view.raw) {
+            self.service.clear();
+            json::field(&mut self.service, "service", view.service);
             self.json.clear();
-            self.notes = Notes::default();
+            self.notes.clear();
             self.view = view;
             object(&mut self.json, view.attributes(), None, &mut self.notes);
         }
     }
 }
 
-fn document<'a>(
-    out: &mut Vec<u8>,
-    record: &RecordView<'a>,
-    time_ns: u64,
-    resource: &Resource<'a>,
-    id: &str,
-    flavor: Flavor,
-) {
-    let mut notes = Notes::default();
-    out.extend_from_slice(b"{\"@timestamp\":\"");
-    out.extend_from_slice(time::text(time::clamp(time_ns)).as_bytes());
-    out.extend_from_slice(b"\",\"tie\":");
-    string(out, id);
-    out.extend_from_slice(b",\"severity_number\":");
-    out.extend_from_slice(itoa::Buffer::new().format(record.severity.0).as_bytes());
-    field(out, "level", record.severity.name());
-    field(out, "service", record.resource.service);
-    field(out, "target", record.target());
-    field(out, "message", &record.body.text());
-    if let Some(id) = record.trace_id() {
-        field(out, "trace_id", &hex(&id));
+/// A scope's part; empty when nothing is known of it.
+#[derive(Default)]
+struct Scope<'a> {
+    view: ScopeView<'a>,
+    json: Vec<u8>,
+}
+
+impl<'a> Scope<'a> {
+    fn follow(&mut self, view: ScopeView<'a>) {
+        if std::ptr::eq(self.view.raw, view.raw) {
+            return;
+        }
+        self.json.clear();
+        self.view = view;
+        if !view.raw.is_empty() {
+            self.json.extend_from_slice(b",\"scope\":{\"name\":");
+            json::string(&mut self.json, view.name);
+            json::field(&mut self.json, "version", view.version);
+            self.json.extend_from_slice(ATTRIBUTES);
+            object(&mut self.json, view.attributes(), None, &mut Notes::default());
+            self.json.extend_from_slice(b"}");
+        }
     }
-    if let Some(id) = record.span_id() {
-        field(out, "span_id", &hex(&id));
-    }
-    let (start, end) = (out.len(), out.len() + ATTRIBUTES.len());
-    out.extend_from_slice(ATTRIBUTES);
-    attributes(out, record.attributes(), &mut notes);
-    if notes.has_long && flavor == Flavor::OpenSearch {
-        out.splice(start..end, keep(ATTRIBUTES));
-        notes.opaque(Cow::Borrowed(ANY));
-    }
-    if resource.notes.has_long && flavor == Flavor::OpenSearch {
-        out.extend(keep(RESOURCE));
-        notes.opaque(Cow::Borrowed(ANY));
-    } else {
-        out.extend_from_slice(RESOURCE);
-    }
-    out.extend_from_slice(&resource.json);
-    notes.inherit(&resource.notes, record.attributes());
-    notes.write(out);
-    rest(out, record);
-    out.push(b'}');
 }
 
 const ATTRIBUTES: &[u8] = b",\"attributes\":";
@@ -214,51 +291,6 @@ const RESOURCE: &[u8] = b",\"resource\":";
 fn keep(member: &[u8]) -> impl Iterator<Item = u8> + '_ {
     let (name, end) = member.split_at(member.len() - 2);
     name.iter().chain(KEPT.as_bytes()).chain(end).copied()
-}
-
-/// What no search looks at by itself, kept because it was sent.
-fn rest(out: &mut Vec<u8>, record: &RecordView<'_>) {
-    if record.time_unix_nano != 0 && record.observed_time_unix_nano != 0 {
-        field(out, "observed_timestamp", &time::text(time::clamp(record.observed_time_unix_nano)));
-    }
-    for (name, text) in [("severity_text", record.severity_text), ("event_name", record.event_name)] {
-        if !text.is_empty() {
-            field(out, name, text);
-        }
-    }
-    if record.flags != 0 {
-        out.extend_from_slice(b",\"flags\":");
-        out.extend_from_slice(itoa::Buffer::new().format(record.flags).as_bytes());
-    }
-    if !record.scope.raw.is_empty() {
-        out.extend_from_slice(b",\"scope\":{\"name\":");
-        string(out, record.scope.name);
-        field(out, "version", record.scope.version);
-        out.extend_from_slice(b",\"attributes\":");
-        object(out, record.scope.attributes(), None, &mut Notes::default());
-        out.push(b'}');
-    }
-}
-
-/// `,"name":"text"`; the name is ours and needs no escapes.
-fn field(out: &mut Vec<u8>, name: &str, text: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-    string(out, text);
-}
-
-fn string(out: &mut Vec<u8>, text: &str) {
-    // Writing into a Vec does not fail.
-    let _ = serde_json::to_writer(out, text);
-}
-
-fn hex(id: &[u8]) -> String {
-    let mut text = Vec::with_capacity(id.len() * 2);
-    for byte in id {
-        let _ = write!(text, "{byte:02x}");
-    }
-    String::from_utf8(text).unwrap_or_default()
 }
 
 #[cfg(test)]

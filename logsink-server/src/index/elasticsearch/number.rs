@@ -4,6 +4,8 @@
 //! number's other bits too), without the zeros at its end: they are the lowest digit, so leaving them away keeps the order,
 //! and a whole number such as 250 becomes five characters, `c06f4`.
 
+use super::json;
+
 /// The code of `-∞`: no number's code is below it.
 pub(super) const MIN: &str = "000fffffffffffff";
 /// The code of `+∞`: only NaN's is above it.
@@ -11,16 +13,26 @@ pub(super) const MAX: &str = "fff";
 
 /// A double's code.
 pub(super) fn code(value: f64) -> String {
+    let mut code = Vec::with_capacity(16);
+    write(&mut code, rising(value));
+    String::from_utf8(code).unwrap_or_default()
+}
+
+/// A double's bits, turned so that they rise with the value: what its code is made of, and sorts as the code does.
+pub(super) fn rising(value: f64) -> u64 {
     let bits = match value {
         // One zero and one NaN.
         0.0 => 0,
         _ if value.is_nan() => f64::NAN.to_bits() & !(1 << 63),
         _ => value.to_bits(),
     };
-    let rising = if bits >> 63 == 1 { !bits } else { bits | 1 << 63 };
-    let mut code = format!("{rising:016x}");
-    code.truncate(code.trim_end_matches('0').len());
-    code
+    if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
+}
+
+/// Writes the code made of such bits.
+pub(super) fn write(out: &mut Vec<u8>, rising: u64) {
+    let digits: [u8; 16] = std::array::from_fn(|index| json::HEX[(rising >> (60 - 4 * index)) as usize & 15]);
+    out.extend_from_slice(&digits[..16 - rising.trailing_zeros().min(60) as usize / 4]);
 }
 
 /// The double of a code; none when it is not one.

@@ -46,10 +46,12 @@ impl Message {
             ..Self::nothing(message, now_ns)
         };
         let (mut rows, mut min, mut max) = (0, i64::MAX, i64::MIN);
-        taken.for_each_row(&mut |key, _| {
-            rows += 1;
-            min = min.min(key.time_ns);
-            max = max.max(key.time_ns);
+        otlp::scan(&taken.payload, &mut |record, _| {
+            if let Some(key) = taken.key(&record) {
+                rows += 1;
+                min = min.min(key.time_ns);
+                max = max.max(key.time_ns);
+            }
         })?;
         (taken.rows, taken.time_min_ns, taken.time_max_ns) = (rows, min, max);
         Ok(taken)
@@ -75,17 +77,25 @@ impl Message {
 
     /// Calls `each` with every record to be stored.
     pub(super) fn for_each_row<'a>(&'a self, each: &mut dyn FnMut(Key, RecordView<'a>)) -> Result<(), WireError> {
-        otlp::for_each_record(&self.payload, &mut |record| {
-            if self.dropped.binary_search(&record.index).is_err() {
-                let time_ns = match record.time_ns() {
-                    0 => self.appended_ns,
-                    // A search's end is exclusive: the last nanosecond of all could not be found.
-                    time => i64::try_from(time).unwrap_or(i64::MAX).min(i64::MAX - 1),
-                };
-                each(Key { time_ns, offset: self.offset, index: record.index }, record);
+        // It was checked when it was taken over.
+        otlp::walk(&self.payload, &mut |record| {
+            if let Some(key) = self.key(&record) {
+                each(key, record);
             }
         })
-        .map(drop)
+    }
+
+    /// The key of a record; none when it is not to be stored.
+    fn key(&self, record: &RecordView<'_>) -> Option<Key> {
+        if self.dropped.binary_search(&record.index).is_ok() {
+            return None;
+        }
+        let time_ns = match record.time_ns() {
+            0 => self.appended_ns,
+            // A search's end is exclusive: the last nanosecond of all could not be found.
+            time => i64::try_from(time).unwrap_or(i64::MAX).min(i64::MAX - 1),
+        };
+        Some(Key { time_ns, offset: self.offset, index: record.index })
     }
 }
 

@@ -2,8 +2,14 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use super::{super::number, ANY, TERM_CHARS_MAX, string};
-use crate::otlp::{AnyView, Elements, Pairs};
+use super::{
+    super::{
+        json::{self, string},
+        number,
+    },
+    ANY, TERM_CHARS_MAX,
+};
+use crate::otlp::{AnyView, Attributes, Elements, Pairs};
 
 /// Paths in `opaque`; with more, [`ANY`] takes their place, so that a hostile event costs no quadratic time.
 const OPAQUE_MAX: usize = 64;
@@ -13,13 +19,20 @@ const MEMBERS_MAX: usize = 1_024;
 /// What the index has to be told about attributes beside their values.
 #[derive(Default)]
 pub(super) struct Notes<'a> {
-    numbers: Vec<(Cow<'a, str>, String)>,
+    /// Paths, and the bits of the numbers' codes.
+    numbers: Vec<(Cow<'a, str>, u64)>,
     opaque: Vec<Cow<'a, str>>,
     /// Whether there is text that does not fit into a term, at any depth.
     pub(super) has_long: bool,
 }
 
 impl<'a> Notes<'a> {
+    pub(super) fn clear(&mut self) {
+        self.numbers.clear();
+        self.opaque.clear();
+        self.has_long = false;
+    }
+
     pub(super) fn opaque(&mut self, path: Cow<'a, str>) {
         if self.opaque.len() == OPAQUE_MAX {
             self.opaque.push(Cow::Borrowed(ANY));
@@ -29,10 +42,14 @@ impl<'a> Notes<'a> {
     }
 
     /// Adds a resource's notes; a number whose path the record has itself is not seen by any expression.
-    pub(super) fn inherit(&mut self, resource: &Notes<'a>, own: Pairs<'a>) {
+    /// `read` are the record's own attributes, read already.
+    pub(super) fn inherit(&mut self, resource: &Notes<'a>, own: Pairs<'a>, read: Attributes<'_, 'a>) {
+        // Without a map among them, no path leads to an attribute but its own key.
+        let is_nested = !resource.numbers.is_empty() && read.iter().any(|(_, value)| matches!(value, AnyView::Map(_)));
         for (path, code) in &resource.numbers {
-            if own.find(path).is_none() {
-                self.numbers.push((path.clone(), code.clone()));
+            let is_own = read.iter().any(|(name, _)| name == path) || is_nested && own.find(path).is_some();
+            if !is_own {
+                self.numbers.push((path.clone(), *code));
             }
         }
         for path in &resource.opaque {
@@ -53,7 +70,7 @@ impl<'a> Notes<'a> {
                 comma(out, index);
                 key(out, path);
                 out.push(b'"');
-                out.extend_from_slice(code.as_bytes());
+                number::write(out, *code);
                 out.push(b'"');
             }
             out.push(b'}');
@@ -71,24 +88,36 @@ impl<'a> Notes<'a> {
 }
 
 /// A record's attributes, without the text `target`: it stands beside them, under the same name.
-pub(super) fn attributes<'a>(out: &mut Vec<u8>, pairs: Pairs<'a>, notes: &mut Notes<'a>) {
-    let mut pairs = distinct(pairs);
-    pairs.retain(|(name, value)| *name != "target" || !matches!(value, AnyView::Str(_)));
-    members(out, &pairs, None, notes);
+pub(super) fn attributes<'a>(out: &mut Vec<u8>, pairs: Attributes<'_, 'a>, notes: &mut Notes<'a>) {
+    let distinct = is_repetitive(pairs).then(|| distinct(pairs));
+    let pairs = distinct.as_deref().unwrap_or(pairs);
+    members(out, pairs, |name, value| name == "target" && matches!(value, AnyView::Str(_)), None, notes);
 }
 
 /// A list of keys and values as an object; `parent` is the path of the map they are in.
 pub(super) fn object<'a>(out: &mut Vec<u8>, pairs: Pairs<'a>, parent: Option<&str>, notes: &mut Notes<'a>) {
-    members(out, &distinct(pairs), parent, notes);
+    let pairs: Vec<_> = pairs.iter().collect();
+    members(out, &distinct(&pairs), |_, _| false, parent, notes);
 }
 
-fn members<'a>(out: &mut Vec<u8>, pairs: &[(&'a str, AnyView<'a>)], parent: Option<&str>, notes: &mut Notes<'a>) {
+fn members<'a>(
+    out: &mut Vec<u8>,
+    pairs: Attributes<'_, 'a>,
+    skip: impl Fn(&str, AnyView<'a>) -> bool,
+    parent: Option<&str>,
+    notes: &mut Notes<'a>,
+) {
     if pairs.len() > MEMBERS_MAX {
         notes.opaque(Cow::Borrowed(ANY));
     }
     out.push(b'{');
-    for (index, &(name, value)) in pairs.iter().enumerate() {
-        comma(out, index);
+    let mut written = 0;
+    for &(name, value) in pairs {
+        if skip(name, value) {
+            continue;
+        }
+        comma(out, written);
+        written += 1;
         key(out, name);
         // A map and a dotted key that reaches into it: the index would mix their values up.
         if matches!(value, AnyView::Map(_))
@@ -111,13 +140,13 @@ fn value<'a>(out: &mut Vec<u8>, value: AnyView<'a>, path: Cow<'a, str>, notes: &
             notes.opaque(path);
         }
         AnyView::Str(_) | AnyView::Bytes(_) | AnyView::Bool(_) => {}
-        AnyView::Int(value) => notes.numbers.push((path, number::code(value as f64))),
+        AnyView::Int(value) => notes.numbers.push((path, number::rising(value as f64))),
         AnyView::Double(value) => {
             // In JSON it is text.
             if !value.is_finite() {
                 notes.opaque(path.clone());
             }
-            notes.numbers.push((path, number::code(value)));
+            notes.numbers.push((path, number::rising(value)));
         }
         AnyView::Map(pairs) => {
             object(out, pairs, Some(&path), notes);
@@ -167,16 +196,38 @@ fn is_long(value: AnyView<'_>) -> bool {
 }
 
 fn scalar(out: &mut Vec<u8>, value: AnyView<'_>) {
-    // Writing into a Vec does not fail, and no scalar fails to serialize.
-    let _ = serde_json::to_writer(out, &value);
+    match value {
+        AnyView::Str(text) => string(out, text),
+        AnyView::Int(value) => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
+        AnyView::Bool(value) => out.extend_from_slice(if value { b"true" } else { b"false" }),
+        // Writing into a Vec does not fail, and no scalar fails to serialize.
+        _ => _ = serde_json::to_writer(out, &value),
+    }
 }
+
+/// Whether a key may stand twice. A long list may be suspected wrongly; a short one of different keys costs a bit for each
+/// and no table.
+fn is_repetitive(pairs: Attributes<'_, '_>) -> bool {
+    let mut seen = 0_u64;
+    for (index, (name, _)) in pairs.iter().enumerate() {
+        let bytes = name.as_bytes();
+        let hash = bytes.len() * 5 + bytes.last().map_or(0, |&last| usize::from(last));
+        let bit = 1 << (hash % 64);
+        if seen & bit != 0 && (index > FEW || pairs[..index].iter().any(|(earlier, _)| earlier == name)) {
+            return true;
+        }
+        seen |= bit;
+    }
+    false
+}
+
+/// Up to here looking through all of them is cheaper than a table.
+const FEW: usize = 32;
 
 /// The pairs whose key does not come again, in wire order: Elasticsearch refuses an object that has a key twice, and for the
 /// expression language the last one counts.
-fn distinct<'a>(pairs: Pairs<'a>) -> Vec<(&'a str, AnyView<'a>)> {
-    /// Up to here looking through all of them is cheaper than a table.
-    const FEW: usize = 32;
-    let mut all: Vec<(&str, AnyView<'_>)> = pairs.iter().collect();
+fn distinct<'a>(pairs: Attributes<'_, 'a>) -> Vec<(&'a str, AnyView<'a>)> {
+    let mut all = pairs.to_vec();
     if all.len() <= FEW {
         for index in (0..all.len()).rev() {
             if all[index + 1..].iter().any(|(later, _)| *later == all[index].0) {
@@ -185,7 +236,7 @@ fn distinct<'a>(pairs: Pairs<'a>) -> Vec<(&'a str, AnyView<'a>)> {
         }
         return all;
     }
-    let last: HashMap<&str, usize> = all.iter().enumerate().map(|(index, (name, _))| (*name, index)).collect();
+    let last: HashMap<&str, usize> = pairs.iter().enumerate().map(|(index, (name, _))| (*name, index)).collect();
     let mut index = 0..;
     all.retain(|(name, _)| index.next() == last.get(name).copied());
     all
@@ -199,10 +250,12 @@ fn comma(out: &mut Vec<u8>, index: usize) {
 
 /// `"name":`. A flattened field refuses the whole document for a NUL in a key, so a replacement character stands for it.
 fn key(out: &mut Vec<u8>, name: &str) {
-    if name.contains('\0') {
-        string(out, &name.replace('\0', "\u{fffd}"));
-    } else {
-        string(out, name);
+    if json::is_plain(name) {
+        out.push(b'"');
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        return;
     }
+    string(out, &name.replace('\0', "\u{fffd}"));
     out.push(b':');
 }

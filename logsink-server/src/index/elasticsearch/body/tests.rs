@@ -310,6 +310,23 @@ fn a_message_that_is_not_otlp_writes_nothing() {
 }
 
 #[test]
+fn what_stands_before_the_fault_of_a_bad_message_is_taken_back() {
+    let good = message(&request(vec![], vec![LogRecord::default(); 3]));
+    // The name of the event in the last of four records is not UTF-8.
+    let named = LogRecord { event_name: "§".into(), ..LogRecord::default() };
+    let mut bad = message(&request(vec![], [vec![LogRecord::default(); 3], vec![named]].concat()));
+    let mut payload = bad.payload.to_vec();
+    let at = payload.windows(2).position(|two| two == "§".as_bytes()).unwrap();
+    payload[at + 1] = b'x';
+    (bad.payload, bad.dropped) = (payload.into(), vec![0]);
+    let messages = [good.clone(), bad, good.clone()];
+    let body = Body::write(&messages, 0, Flavor::Elasticsearch);
+    assert_eq!((body.bad.len(), body.bad[0].0, body.dropped), (1, 1, 0));
+    assert_eq!(body.bytes, Body::write(&[good.clone(), good], 0, Flavor::Elasticsearch).bytes);
+    assert_eq!(body.items.iter().map(|item| item.message).collect::<Vec<_>>(), [0, 0, 0, 2, 2, 2]);
+}
+
+#[test]
 fn lines_of_some_items_are_theirs() {
     let messages = [message(&request(vec![], vec![LogRecord::default(); 4]))];
     let body = Body::write(&messages, 0, Flavor::Elasticsearch);
