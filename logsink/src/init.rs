@@ -24,14 +24,14 @@ use crate::{
     Config, ConfigError, InitError, LogsinkLayer,
     batch::Envelope,
     clock,
-    config::{Endpoint, Rules, RulesFrom},
+    config::{Rules, RulesFrom},
     filter::rules::{Document, RuleSet},
     layer::Capture,
     metrics::Metrics,
     queue,
     reload::{self, Reload},
     source::{self, RuleSource},
-    transport::{Transport, stdout::Stdout},
+    transport::{self, Transport},
     worker::{self, Worker},
 };
 
@@ -349,12 +349,10 @@ struct Outside {
 
 impl Outside {
     fn build(self) -> Result<worker::Outside, InitError> {
-        let endpoint = self.config.endpoint()?;
         let rules = self.config.rule_source()?;
-        #[cfg(feature = "grpc")]
-        let channel = match (&endpoint, &self.transport) {
-            (Endpoint::Grpc { url, .. }, None) => Some(crate::transport::grpc::channel(url, &self.config.tls)?),
-            _ => None,
+        let connected = match &self.transport {
+            Some(_) => None,
+            None => Some(transport::connect(&self.config.endpoint()?, &self.config, &self.metrics)?),
         };
         let source: Option<Box<dyn RuleSource>> = match rules {
             Rules::None => None,
@@ -367,32 +365,16 @@ impl Outside {
             #[cfg(not(feature = "etcd"))]
             Rules::Etcd(_) => unreachable!("`rule_source` has refused it"),
             #[cfg(feature = "grpc")]
-            Rules::Push => channel.clone().map(|channel| -> Box<dyn RuleSource> {
+            Rules::Push => connected.as_ref().and_then(|sink| sink.channel.clone()).map(|channel| {
                 let cache_dir = self.cache_dir();
                 let (service, instance) = (self.service.clone(), self.instance.clone());
-                Box::new(source::push::PushSource::new(channel, service, instance, cache_dir))
+                Box::new(source::push::PushSource::new(channel, service, instance, cache_dir)) as Box<dyn RuleSource>
             }),
             #[cfg(not(feature = "grpc"))]
             Rules::Push => None,
         };
-        let transport = match (self.transport, endpoint) {
-            (Some(transport), _) => transport,
-            (None, Endpoint::Stdout) => Arc::new(Stdout),
-            #[cfg(feature = "grpc")]
-            (None, endpoint @ Endpoint::Grpc { .. }) => {
-                let compression = self.config.compression(&endpoint);
-                let Some(channel) = channel else { unreachable!("made above for a gRPC endpoint") };
-                Arc::new(crate::transport::grpc::GrpcTransport::new(channel, &self.config, compression)?)
-            }
-            #[cfg(feature = "kafka")]
-            (None, ref endpoint @ Endpoint::Kafka { ref brokers, ref topic }) => {
-                let compression = self.config.compression(endpoint);
-                let metrics = self.metrics.clone();
-                let kafka = crate::transport::kafka::KafkaTransport::new;
-                Arc::new(kafka(brokers, topic, &self.config, compression, metrics)?)
-            }
-            #[allow(unreachable_patterns, reason = "depends on the cargo features")]
-            (None, _) => unreachable!("`endpoint` has refused what is not compiled in"),
+        let Some(transport) = self.transport.or_else(|| connected.map(|sink| sink.transport)) else {
+            unreachable!("connected where none was given")
         };
         Ok(worker::Outside { transport, rules: source.map(|source| (source, self.reload)) })
     }

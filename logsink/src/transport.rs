@@ -8,9 +8,48 @@ pub mod memory;
 pub mod stdout;
 pub(crate) mod wire;
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+
+use crate::{Config, ConfigError, config::Endpoint, metrics::Metrics};
+
+/// A sink's transport, and what others may use of its connection.
+pub(crate) struct Connected {
+    pub(crate) transport: Arc<dyn Transport>,
+    /// The connection of a gRPC sink: rules are pushed over it.
+    #[cfg(feature = "grpc")]
+    pub(crate) channel: Option<tonic::transport::Channel>,
+}
+
+/// Makes the transport of one sink. To be called within the runtime that will send; connects to nothing yet.
+///
+/// # Errors
+/// When a setting that this kind of sink needs cannot be used.
+#[allow(unused_variables, reason = "which transports there are depends on the cargo features")]
+pub(crate) fn connect(endpoint: &Endpoint, config: &Config, metrics: &Arc<Metrics>) -> Result<Connected, ConfigError> {
+    let alone = |transport: Arc<dyn Transport>| Connected {
+        transport,
+        #[cfg(feature = "grpc")]
+        channel: None,
+    };
+    Ok(match endpoint {
+        Endpoint::Stdout => alone(Arc::new(stdout::Stdout)),
+        #[cfg(feature = "grpc")]
+        Endpoint::Grpc { url, .. } => {
+            let channel = grpc::channel(url, &config.tls)?;
+            let transport = grpc::GrpcTransport::new(channel.clone(), config, config.compression(endpoint))?;
+            Connected { transport: Arc::new(transport), channel: Some(channel) }
+        }
+        #[cfg(feature = "kafka")]
+        Endpoint::Kafka { brokers, topic } => {
+            let compression = config.compression(endpoint);
+            alone(Arc::new(kafka::KafkaTransport::new(brokers, topic, config, compression, metrics.clone())?))
+        }
+        #[allow(unreachable_patterns, reason = "depends on the cargo features")]
+        _ => unreachable!("`Endpoint::parse` has refused what is not compiled in"),
+    })
+}
 
 /// One batch, ready to be sent: the bytes of one `ExportLogsServiceRequest`.
 ///
