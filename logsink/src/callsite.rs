@@ -264,13 +264,16 @@ pub(crate) fn prepare(meta: &'static Metadata<'static>, capture: Capture) -> &'s
 /// Entries of a thread's table: more than the callsites that a thread has hot at a time; 2 KiB.
 const CACHE_ENTRIES: usize = 64;
 
-/// A thread's own table, direct-mapped.
+/// A thread's own table for one layer, direct-mapped.
 pub(crate) struct Cache {
+    /// [`Reload::generation`] of all entries.
+    generation: u64,
     entries: [Option<Entry>; CACHE_ENTRIES],
 }
 
 struct Entry {
     address: usize,
+    interest: Interest,
     callsite: &'static Callsite,
     judged: Arc<Judged>,
 }
@@ -279,23 +282,17 @@ struct Entry {
 #[derive(Clone, Copy)]
 pub(crate) struct Known<'c> {
     pub(crate) callsite: &'static Callsite,
+    pub(crate) interest: Interest,
     pub(crate) judged: &'c Judged,
-}
-
-impl Known<'_> {
-    #[inline]
-    pub(crate) fn interest(&self) -> Interest {
-        self.judged.plan.interest
-    }
 }
 
 impl Cache {
     pub(crate) fn new() -> Self {
-        Self { entries: [const { None }; CACHE_ENTRIES] }
+        Self { generation: 0, entries: [const { None }; CACHE_ENTRIES] }
     }
 
     /// Looks the callsite up, for the rules that are in force.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(
         &mut self,
         meta: &'static Metadata<'static>,
@@ -304,22 +301,34 @@ impl Cache {
         reload: &Reload,
     ) -> Known<'_> {
         let address = address(meta);
+        let generation = reload.generation();
+        if self.generation != generation {
+            self.renew(generation);
+        }
         let entry = &mut self.entries[(address >> 5) % CACHE_ENTRIES];
-        let stamp = stamp(layer, reload.generation());
-        if !entry.as_ref().is_some_and(|entry| entry.address == address && entry.judged.stamp == stamp) {
+        if !entry.as_ref().is_some_and(|entry| entry.address == address) {
             *entry = Some(Entry::new(meta, layer, capture, reload));
         }
         match entry {
-            Some(entry) => Known { callsite: entry.callsite, judged: &entry.judged },
+            Some(entry) => Known { callsite: entry.callsite, interest: entry.interest, judged: &entry.judged },
             None => unreachable!("filled above"),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn renew(&mut self, generation: u64) {
+        self.entries.fill_with(|| None);
+        self.generation = generation;
     }
 }
 
 impl Entry {
     #[cold]
+    #[inline(never)]
     fn new(meta: &'static Metadata<'static>, layer: u64, capture: Capture, reload: &Reload) -> Self {
         let callsite = prepare(meta, capture);
-        Self { address: address(meta), callsite, judged: callsite.judge(meta, layer, reload) }
+        let judged = callsite.judge(meta, layer, reload);
+        Self { address: address(meta), interest: judged.plan.interest, callsite, judged }
     }
 }

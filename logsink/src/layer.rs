@@ -113,6 +113,7 @@ impl LogsinkLayer {
         RulesFilter::new(self.id, self.reload.clone(), self.capture)
     }
 
+    #[inline(always)]
     fn emit<S>(
         &self,
         state: &mut State,
@@ -123,30 +124,30 @@ impl LogsinkLayer {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let State { callsites, outside, inside, scratch, writers, .. } = state;
-        let known = callsites.get(event.metadata(), self.id, self.capture, &self.reload);
-        if known.interest() == Interest::Never {
+        let State { stray, callsites, outside, inside, scratch, writer, .. } = state;
+        let Known { callsite, interest, judged } = callsites.get(event.metadata(), self.id, self.capture, &self.reload);
+        if interest == Interest::Never {
             return Err(Reason::FilteredByBase);
         }
-        let Known { callsite, judged } = known;
-        let now = clock::now();
-        let around = self.context(outside, inside, stack, event, context);
-        let mut draft = writers.get(&self.queue).draft(around.len() + FINISH_BYTES);
+        let around = self.context(outside, inside, stack, *stray, event, context);
+        let mut draft = writer.draft(around.len() + FINISH_BYTES);
         if !draft.room(callsite.head.len()) {
             return Err(draft.refusal());
         }
-        let mut encoder = EventEncoder::new(&mut draft, callsite, now);
+        let now = clock::now();
+        let mut encoder = EventEncoder::new(draft, callsite, now);
         let unfinished = Unfinished { metrics: &self.metrics, severity: callsite.severity };
         event.record(&mut encoder);
         std::mem::forget(unfinished);
         let outcome = encoder.finish();
+        let draft = &mut encoder.draft;
         if draft.failed() {
             return Err(draft.refusal());
         }
-        around.append(&mut draft, callsite, &outcome);
-        close_frame(&mut draft);
-        if judged.plan.interest == Interest::Sometimes {
-            self.judge(&mut draft, callsite, judged, now, scratch)?;
+        around.append(draft, callsite, &outcome);
+        close_frame(draft);
+        if interest == Interest::Sometimes {
+            self.judge(draft, callsite, judged, now, scratch)?;
         }
         draft.commit()?;
         self.count_truncated(outcome.truncated + around.left_out);
@@ -159,67 +160,86 @@ impl LogsinkLayer {
     }
 
     /// What the event gets from its thread and spans, from what the thread keeps or built anew.
-    #[inline]
+    #[inline(always)]
     fn context<'c, S>(
         &self,
         outside: &'c mut Context,
         inside: &'c mut Context,
         stack: Option<&Stack>,
+        stray: bool,
         event: &Event<'_>,
         context: &LayerContext<'_, S>,
     ) -> &'c Context
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let leaf = match stack {
-            _ if !event.is_contextual() => event.parent().map(|parent| (parent.clone(), false)),
-            Some(stack) => stack.current(self.id).map(|leaf| (leaf, !stack.watched_was_left())),
-            // While the thread ends, only the registry still knows.
-            None => context.lookup_current().map(|span| (span.id(), false)),
+        let thread = match stack {
+            Some(stack) if event.is_contextual() => stack,
+            _ => return self.context_elsewhere(outside, inside, stack, stray, event, context),
         };
-        match leaf {
-            Some((leaf, entered_since)) => self.context_of(outside, inside, stack, &leaf, entered_since, context),
-            None => self.context_outside(outside),
+        let Some(leaf) = thread.current(self.id) else { return self.context_outside(outside) };
+        if thread.watches(self.id, leaf) && inside.is_of(leaf) {
+            return inside;
         }
+        self.context_of(outside, inside, stack.filter(|_| !stray), &span::Id::from_u64(leaf), context)
     }
 
-    #[inline]
-    fn context_outside<'c>(&self, outside: &'c mut Context) -> &'c Context {
-        if outside.made_for.is_none_or(|made_for| made_for.layer != self.id) {
-            outside.build_thread(self.id, self.capture);
-        }
-        outside
-    }
-
-    /// `entered_since`: the thread has been in the span whose context it keeps all the time since it was built.
-    #[inline]
-    fn context_of<'c, S>(
+    /// For an event that names its parent, or is made while the thread ends: then only the registry still knows.
+    #[cold]
+    #[inline(never)]
+    fn context_elsewhere<'c, S>(
         &self,
         outside: &'c mut Context,
         inside: &'c mut Context,
         stack: Option<&Stack>,
-        leaf: &span::Id,
-        entered_since: bool,
+        stray: bool,
+        event: &Event<'_>,
         context: &LayerContext<'_, S>,
     ) -> &'c Context
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let fresh = inside.made_for.is_some_and(|made_for| {
-            made_for.layer == self.id && made_for.span == leaf.into_u64() && made_for.epoch == spans::epoch()
-        });
-        if fresh && entered_since {
-            return inside;
+        let parent = match event.is_contextual() {
+            true => context.lookup_current().map(|span| span.id()),
+            false => event.parent().cloned(),
+        };
+        let Some(parent) = parent else { return self.context_outside(outside) };
+        // The thread need not be in this span: nothing would tell when its id stands for another.
+        if let Some(stack) = stack.filter(|_| !stray) {
+            stack.watch_none();
         }
+        self.context_of(outside, inside, None, &parent, context)
+    }
+
+    #[inline(always)]
+    fn context_outside<'c>(&self, outside: &'c mut Context) -> &'c Context {
+        if !outside.is_built() {
+            outside.build_thread(self.capture);
+        }
+        outside
+    }
+
+    /// `entered`: where the thread is in this span, and the context stays with it.
+    #[inline(never)]
+    fn context_of<'c, S>(
+        &self,
+        outside: &'c mut Context,
+        inside: &'c mut Context,
+        entered: Option<&Stack>,
+        leaf: &span::Id,
+        context: &LayerContext<'_, S>,
+    ) -> &'c Context
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
         // A parent that this layer does not see (filtered out, or closed) gives nothing.
         let Some(span) = context.span(leaf) else { return self.context_outside(outside) };
-        let same = fresh && inside.made_for.is_some_and(|made_for| made_for.serial == spans::serial(&span));
-        if !same {
+        if !(inside.is_of(leaf.into_u64()) && inside.serial() == spans::serial(&span)) {
             let thread = self.context_outside(outside);
-            inside.build_span(self.id, self.capture, thread, &span, |ids| self.push_ids(leaf, ids));
+            inside.build_span(self.capture, thread, &span, |ids| self.push_ids(leaf, ids));
         }
-        if let Some(stack) = stack {
-            stack.watch(leaf.into_u64());
+        if let Some(stack) = entered {
+            stack.watch(self.id, leaf.into_u64());
         }
         inside
     }
@@ -264,6 +284,14 @@ impl LogsinkLayer {
             }
         }
         Ok(())
+    }
+}
+
+impl LogsinkLayer {
+    #[cold]
+    #[inline(never)]
+    fn refused(&self, reason: Reason, event: &Event<'_>) {
+        self.metrics.dropped(reason, Severity::from(event.metadata().level()));
     }
 }
 
@@ -323,16 +351,16 @@ where
         thread::with_stack(|stack| stack.exit(self.id, id));
     }
 
-    #[inline]
+    #[inline(always)]
     fn on_event(&self, event: &Event<'_>, context: LayerContext<'_, S>) {
         let result = if queue::is_own_thread() {
             Err(Reason::OwnThread)
         } else {
-            thread::with_state(|state, stack| self.emit(state, stack, event, &context))
+            thread::with_state(self.id, &self.queue, |state, stack| self.emit(state, stack, event, &context))
                 .unwrap_or(Err(Reason::Reentrant))
         };
         if let Err(reason) = result {
-            self.metrics.dropped(reason, Severity::from(event.metadata().level()));
+            self.refused(reason, event);
         }
     }
 }

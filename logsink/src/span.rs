@@ -15,8 +15,7 @@ use tracing_subscriber::{
     registry::{LookupSpan, SpanRef},
 };
 
-pub(crate) use fields::epoch;
-use fields::{SpanFields, record};
+use fields::{SpanFields, epoch, record};
 
 use crate::{
     callsite::{Callsite, Place, name, name_bit},
@@ -35,11 +34,15 @@ const CONTEXT_BYTES_MAX: usize = 16 * 1024;
 /// Spans that are shown in `span.path` and give their fields; deeper nesting is a runaway recursion.
 const DEPTH_MAX: usize = 128;
 
-/// A thread's or span's share of an event, encoded.
+/// A thread's or span's share of an event, encoded, for one layer.
 #[derive(Default)]
 pub(crate) struct Context {
-    /// What it was built for; `None` when for nothing.
-    pub(crate) made_for: Option<MadeFor>,
+    /// The innermost span's id; 0 for none. Ids are used again after a span has closed.
+    span: u64,
+    /// [`epoch`] before it was built; 0 when it is not.
+    epoch: u64,
+    /// [`SpanFields::serial`] of the innermost span, never used again; 0 for none.
+    serial: u64,
     /// Attributes, then (from `ids_at`) the trace's fields.
     bytes: Vec<u8>,
     ids_at: usize,
@@ -51,20 +54,23 @@ pub(crate) struct Context {
     pub(crate) left_out: u32,
 }
 
-/// Identifies what a context shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MadeFor {
-    /// The layer: each sees its own spans, and captures what it was told to.
-    pub(crate) layer: u64,
-    /// The innermost span's id; 0 for none. Ids are used again after a span has closed.
-    pub(crate) span: u64,
-    /// [`SpanFields::serial`] of that span, never used again; 0 for none.
-    pub(crate) serial: u64,
-    /// [`fields::epoch`] before it was built.
-    pub(crate) epoch: u64,
-}
-
 impl Context {
+    #[inline]
+    pub(crate) fn is_built(&self) -> bool {
+        self.epoch != 0
+    }
+
+    /// Whether it shows all that was recorded for a span of this id: the present one, or one that had the id before.
+    #[inline]
+    pub(crate) fn is_of(&self, span: u64) -> bool {
+        self.span == span && self.epoch == epoch()
+    }
+
+    /// The serial number of the span that it shows.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+
     /// How many bytes it adds to a record.
     #[inline]
     pub(crate) fn len(&self) -> usize {
@@ -72,7 +78,9 @@ impl Context {
     }
 
     /// Starts anew with what the thread gives.
-    pub(crate) fn build_thread(&mut self, layer: u64, capture: Capture) {
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn build_thread(&mut self, capture: Capture) {
         self.clear();
         if capture.thread {
             let thread = std::thread::current();
@@ -88,13 +96,12 @@ impl Context {
             }
         }
         self.ids_at = self.bytes.len();
-        self.made_for = Some(MadeFor { layer, span: 0, serial: 0, epoch: 0 });
+        self.epoch = epoch();
     }
 
     /// Starts anew with what this span and those around it give, beside the thread's context.
     pub(crate) fn build_span<S>(
         &mut self,
-        layer: u64,
         capture: Capture,
         thread: &Context,
         leaf: &SpanRef<'_, S>,
@@ -102,12 +109,12 @@ impl Context {
     ) where
         S: for<'a> LookupSpan<'a>,
     {
-        self.made_for = None;
+        self.epoch = 0;
         self.bytes.clone_from(&thread.bytes);
         self.attributes.clone_from(&thread.attributes);
         self.name_bits = thread.name_bits;
         self.left_out = thread.left_out;
-        let epoch = fields::epoch();
+        let epoch = epoch();
         if capture.spans {
             let mut path: Vec<&'static str> = leaf.scope().take(DEPTH_MAX).map(|span| span.name()).collect();
             path.reverse();
@@ -125,11 +132,11 @@ impl Context {
         }
         self.ids_at = self.bytes.len();
         ids(&mut self.bytes);
-        self.made_for = Some(MadeFor { layer, span: leaf.id().into_u64(), serial: serial(leaf), epoch });
+        (self.span, self.serial, self.epoch) = (leaf.id().into_u64(), serial(leaf), epoch);
     }
 
     fn clear(&mut self) {
-        self.made_for = None;
+        (self.span, self.serial, self.epoch) = (0, 0, 0);
         self.bytes.clear();
         self.attributes.clear();
         self.name_bits = 0;

@@ -41,8 +41,9 @@ pub(crate) const FINISH_BYTES: usize = 1 + 5;
 pub(crate) const EXCEPTION_MESSAGE: &str = "exception.message";
 
 /// Visits an event's fields and writes them as they come.
-pub(crate) struct EventEncoder<'e, 'w> {
-    draft: &'e mut Draft<'w>,
+pub(crate) struct EventEncoder<'w> {
+    /// The record. Inside, because a reference to it would be one more step for every byte.
+    pub(crate) draft: Draft<'w>,
     callsite: &'static Callsite,
     /// One bit for each of the first 64 fields that were recorded.
     recorded: u64,
@@ -63,10 +64,10 @@ pub(crate) struct Outcome {
     pub(crate) truncated: u32,
 }
 
-impl<'e, 'w> EventEncoder<'e, 'w> {
+impl<'w> EventEncoder<'w> {
     /// Starts a record at `now` (nanoseconds since 1970) with the callsite's constants; the draft has room for them.
-    #[inline]
-    pub(crate) fn new(draft: &'e mut Draft<'w>, callsite: &'static Callsite, now: u64) -> Self {
+    #[inline(always)]
+    pub(crate) fn new(mut draft: Draft<'w>, callsite: &'static Callsite, now: u64) -> Self {
         draft.put(&callsite.head);
         if let Some(head) = draft.written().first_chunk_mut::<{ Callsite::OBSERVED_TIME_AT + 8 }>() {
             head[Callsite::TIME_AT..Callsite::TIME_AT + 8].copy_from_slice(&now.to_le_bytes());
@@ -76,8 +77,8 @@ impl<'e, 'w> EventEncoder<'e, 'w> {
     }
 
     /// Ends the part that may run the user's code.
-    #[inline]
-    pub(crate) fn finish(self) -> Outcome {
+    #[inline(always)]
+    pub(crate) fn finish(&mut self) -> Outcome {
         if self.dropped > 0 {
             self.draft.open_reserve();
             self.draft.put(&[tag::DROPPED_ATTRIBUTES]);
@@ -220,7 +221,7 @@ impl<'e, 'w> EventEncoder<'e, 'w> {
             return;
         }
         let text_at = self.draft.len();
-        let mut text = TextWriter { draft: self.draft, missing: 0, full: false };
+        let mut text = TextWriter { draft: &mut self.draft, missing: 0, full: false };
         // An implementation that reports an error has still written what it could.
         let _ = write(&mut text);
         if text.full {
@@ -253,7 +254,7 @@ impl<'e, 'w> EventEncoder<'e, 'w> {
     }
 }
 
-impl Visit for EventEncoder<'_, '_> {
+impl Visit for EventEncoder<'_> {
     #[inline]
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.scalar(field, |place| write_double(place, value));

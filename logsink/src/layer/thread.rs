@@ -1,10 +1,10 @@
 //! What a thread keeps between events, and what happens when it cannot be had.
 //!
-//! An event takes its thread's state and puts it back. An event inside it (a `Debug` implementation that logs), or one made
-//! while the thread ends, finds none and gets a fresh one for itself, whose record goes to the queue's strays. So no
-//! state is ever used twice at a time, whatever the user's code does.
+//! The thread lends its state to one event at a time. An event inside it (a `Debug` implementation that logs), or one made
+//! while the thread ends, gets a fresh state for itself, whose record goes to the queue's strays. So no state is ever used
+//! twice at a time, whatever the user's code does.
 
-use std::cell::Cell;
+use std::cell::{Cell, UnsafeCell};
 
 use crate::{
     callsite::Cache,
@@ -12,123 +12,146 @@ use crate::{
     span::{Context, stack::Stack},
 };
 
-/// Events inside events inside events…: deeper ones are refused and counted, before a `Debug` implementation that logs
-/// itself has used up the stack.
-const DEPTH_MAX: u8 = 8;
+/// Events inside the thread's event, one in the other: deeper ones are refused and counted, before a `Debug` implementation
+/// that logs itself has used up the stack.
+const NESTED_MAX: u8 = 7;
 
-/// What an event needs.
+/// What an event of one layer needs.
 pub(super) struct State {
+    layer: u64,
+    /// One event's own: nothing outside knows what it holds.
+    pub(super) stray: bool,
     pub(super) callsites: Cache,
     /// The context outside of any span.
     pub(super) outside: Context,
     /// The context of the span that an event was last in.
     pub(super) inside: Context,
+    pub(super) writer: Writer,
     /// Where a rule's changes are written.
     pub(super) scratch: Vec<u8>,
-    pub(super) writers: Writers,
-}
-
-/// The writers of a thread, one for each queue; all but one are there for processes with several layers.
-pub(super) struct Writers {
-    stray: bool,
-    current: Option<Writer>,
-    others: Vec<Writer>,
 }
 
 impl State {
-    fn new(stray: bool) -> Box<Self> {
+    fn new(layer: u64, writer: Writer, stray: bool) -> Box<Self> {
         Box::new(Self {
+            layer,
+            stray,
             callsites: Cache::new(),
             outside: Context::default(),
             inside: Context::default(),
+            writer,
             scratch: Vec::new(),
-            writers: Writers { stray, current: None, others: Vec::new() },
         })
-    }
-
-    /// Whether it is one event's own, so that nothing outside knows what it holds.
-    pub(super) fn is_stray(&self) -> bool {
-        self.writers.stray
     }
 }
 
-impl Writers {
-    /// The writer for this queue.
-    #[inline]
-    pub(super) fn get(&mut self, queue: &Producer) -> &mut Writer {
-        if !self.current.as_ref().is_some_and(|writer| writer.writes_to(queue)) {
-            self.change(queue);
+/// A thread's states, one for each layer; all but one are there for processes with several.
+struct States {
+    current: Option<Box<State>>,
+    others: Vec<Box<State>>,
+}
+
+impl States {
+    /// The state for this layer, which writes to `queue`.
+    #[inline(always)]
+    fn of(&mut self, layer: u64, queue: &Producer) -> &mut State {
+        if !self.current.as_ref().is_some_and(|state| state.layer == layer) {
+            self.change(layer, queue);
         }
         match &mut self.current {
-            Some(writer) => writer,
+            Some(state) => state,
             None => unreachable!("filled above"),
         }
     }
 
     #[cold]
-    fn change(&mut self, queue: &Producer) {
+    #[inline(never)]
+    fn change(&mut self, layer: u64, queue: &Producer) {
         self.others.extend(self.current.take());
-        self.others.retain(|writer| !writer.is_closed());
-        let known = self.others.iter().position(|writer| writer.writes_to(queue));
+        self.others.retain(|state| !state.writer.is_closed());
+        let known = self.others.iter().position(|state| state.layer == layer);
         self.current = Some(match known {
             Some(at) => self.others.swap_remove(at),
-            None if self.stray => Writer::stray(queue),
-            None => Writer::new(queue),
+            None => State::new(layer, Writer::new(queue), false),
         });
     }
 }
 
 struct Local {
-    state: Cell<Option<Box<State>>>,
+    states: UnsafeCell<States>,
+    /// Whether an event has them.
+    lent: Cell<bool>,
     stack: Stack,
 }
 
 thread_local! {
-    static LOCAL: Local = const { Local { state: Cell::new(None), stack: Stack::new() } };
-    /// How many events are under way. No destructor, so it can be used while the thread ends.
-    static DEPTH: Cell<u8> = const { Cell::new(0) };
+    static LOCAL: Local = const {
+        Local {
+            states: UnsafeCell::new(States { current: None, others: Vec::new() }),
+            lent: Cell::new(false),
+            stack: Stack::new(),
+        }
+    };
+    /// How many events that have a state of their own are under way. No destructor, so it can be used while the thread ends.
+    static NESTED: Cell<u8> = const { Cell::new(0) };
 }
 
-/// Puts the state back, also when the user's code panics.
-struct Turn<'l> {
-    /// `None` for a thread that is ending: its state ends with the event.
-    local: Option<&'l Local>,
-    state: Option<Box<State>>,
-}
+/// Ends the lending, also when the user's code panics.
+struct Lent<'l>(&'l Cell<bool>);
 
-impl Drop for Turn<'_> {
-    #[inline]
+impl Drop for Lent<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
-        DEPTH.set(DEPTH.get() - 1);
-        if let Some(local) = self.local
-            && let Some(state) = self.state.take()
-            && !state.is_stray()
-        {
-            local.state.set(Some(state));
+        self.0.set(false);
+    }
+}
+
+/// Runs `event` with the thread's state for this layer and, unless the thread is ending, the spans that it is in; `None` when
+/// events are nested too deeply.
+#[inline(always)]
+pub(super) fn with_state<R>(
+    layer: u64,
+    queue: &Producer,
+    event: impl FnOnce(&mut State, Option<&Stack>) -> R,
+) -> Option<R> {
+    let mut event = Some(event);
+    let usual = LOCAL.try_with(|local| {
+        if local.lent.get() {
+            return None;
+        }
+        let event = event.take()?;
+        local.lent.set(true);
+        let _lent = Lent(&local.lent);
+        // SAFETY: only this thread can be here, and `lent` was false, so nobody else has a reference to the states; until
+        // `_lent` is dropped, everybody finds it true.
+        let states = unsafe { &mut *local.states.get() };
+        Some(event(states.of(layer, queue), Some(&local.stack)))
+    });
+    match usual {
+        Ok(Some(result)) => Some(result),
+        _ => apart(layer, queue, event?),
+    }
+}
+
+/// Runs `event` with a state of its own.
+#[cold]
+#[inline(never)]
+fn apart<R>(layer: u64, queue: &Producer, event: impl FnOnce(&mut State, Option<&Stack>) -> R) -> Option<R> {
+    struct Depth;
+    impl Drop for Depth {
+        fn drop(&mut self) {
+            NESTED.set(NESTED.get() - 1);
         }
     }
-}
-
-/// Runs `event` with the thread's state and, unless the thread is ending, the spans that it is in; `None` when events are
-/// nested too deeply.
-#[inline]
-pub(super) fn with_state<R>(event: impl FnOnce(&mut State, Option<&Stack>) -> R) -> Option<R> {
-    let depth = DEPTH.get();
-    if depth >= DEPTH_MAX {
+    if NESTED.get() >= NESTED_MAX {
         return None;
     }
+    NESTED.set(NESTED.get() + 1);
+    let _depth = Depth;
+    let mut state = State::new(layer, Writer::stray(queue), true);
     let mut event = Some(event);
-    let mut run = |local: Option<&Local>| {
-        let state = match local.map(|local| local.state.take()) {
-            Some(Some(state)) => state,
-            Some(None) => State::new(depth > 0),
-            None => State::new(true),
-        };
-        DEPTH.set(depth + 1);
-        let mut turn = Turn { local, state: None };
-        event.take().map(|event| event(turn.state.insert(state), local.map(|local| &local.stack)))
-    };
-    LOCAL.try_with(|local| run(Some(local))).unwrap_or_else(|_| run(None))
+    let mut run = |stack: Option<&Stack>| event.take().map(|event| event(&mut state, stack));
+    LOCAL.try_with(|local| run(Some(&local.stack))).unwrap_or_else(|_| run(None))
 }
 
 /// Runs `look` with the spans that the thread is in; `None` while it ends.

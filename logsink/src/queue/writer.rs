@@ -24,6 +24,22 @@ pub(crate) struct Writer {
     used: usize,
     /// The size of `chunk`; 0 when there is none.
     size: usize,
+    // What the record being written needs on its rare ways only, and so is not in `Draft`:
+    place: Place,
+    /// Bytes kept for the record's end.
+    reserve: usize,
+    /// The record while its place is `Heap`.
+    heap: Vec<u8>,
+}
+
+/// Where the record being written is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Chunk,
+    /// It is a stray.
+    Heap,
+    /// The queue is full or closed: the record cannot be completed.
+    Nowhere,
 }
 
 impl Writer {
@@ -37,6 +53,9 @@ impl Writer {
             start: NonNull::dangling(),
             used: 0,
             size: 0,
+            place: Place::Chunk,
+            reserve: 0,
+            heap: Vec::new(),
         }
     }
 
@@ -45,12 +64,6 @@ impl Writer {
         let mut writer = Self::new(queue);
         writer.stray = true;
         writer
-    }
-
-    /// Whether it writes to this queue.
-    #[inline]
-    pub(crate) fn writes_to(&self, queue: &Producer) -> bool {
-        Arc::ptr_eq(&self.shared, &queue.shared)
     }
 
     /// Whether nobody reads its queue any more.
@@ -63,9 +76,10 @@ impl Writer {
     pub(crate) fn draft(&mut self, reserve: usize) -> Draft<'_> {
         // SAFETY: `used` is at most `size`, so this is inside the chunk or one past it; with no chunk it adds 0.
         let base = unsafe { self.start.add(self.used) };
-        let capacity = self.size - self.used;
-        let limit = capacity.saturating_sub(reserve);
-        Draft { base, length: 0, capacity, limit, reserve, failed: false, heap: Vec::new(), writer: self }
+        let limit = (self.size - self.used).saturating_sub(reserve);
+        self.place = Place::Chunk;
+        self.reserve = reserve;
+        Draft { base, length: 0, limit, writer: self }
     }
 
     /// Takes a fresh chunk, copies `begun` (the start of a record in the present chunk) to it and hands the present one
@@ -109,32 +123,27 @@ impl Drop for Writer {
     }
 }
 
-/// A record being written. Dropped without [`Draft::commit`], it leaves no trace.
+/// A record being written. Dropped without [`Draft::commit`], it leaves no trace. Four words, because it is made anew for every
+/// event; the rest is in the writer.
 pub(crate) struct Draft<'w> {
-    writer: &'w mut Writer,
     /// Where the record starts.
     base: NonNull<u8>,
     /// Bytes written.
     length: usize,
-    /// Bytes from `base` that may be written.
-    capacity: usize,
-    /// Of these, bytes that [`Draft::room`] gives away: all but `reserve`.
+    /// Bytes from `base` that may be written: the memory that is there, without the reserve unless that was opened.
     limit: usize,
-    reserve: usize,
-    /// The queue is full or closed.
-    failed: bool,
-    /// Owns the bytes at `base` when the record is a stray, else empty.
-    heap: Vec<u8>,
+    writer: &'w mut Writer,
 }
 
 impl Draft<'_> {
     /// Makes room for `bytes` more; `false` when the record would become larger than a chunk or the queue is full.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn room(&mut self, bytes: usize) -> bool {
         self.length + bytes <= self.limit || self.grow(bytes)
     }
 
     /// Bytes that [`Draft::room`] would still give without moving the record.
+    #[inline]
     pub(crate) fn left(&self) -> usize {
         self.limit.saturating_sub(self.length)
     }
@@ -142,14 +151,18 @@ impl Draft<'_> {
     /// Lifts the reserve: what was kept for the end may be written.
     #[inline]
     pub(crate) fn open_reserve(&mut self) {
-        self.reserve = 0;
-        self.limit = self.capacity;
+        self.writer.reserve = 0;
+        self.limit = match self.writer.place {
+            Place::Chunk => self.writer.size - self.writer.used,
+            Place::Heap => self.writer.heap.len(),
+            Place::Nowhere => self.limit,
+        };
     }
 
     /// Why there was no room.
     #[cold]
     pub(crate) fn refusal(&self) -> Reason {
-        match self.failed {
+        match self.failed() {
             _ if self.writer.is_closed() => Reason::Shutdown,
             true => Reason::QueueFull,
             false => Reason::Oversize,
@@ -159,7 +172,7 @@ impl Draft<'_> {
     /// Whether the queue was full or closed, so that the record cannot be completed.
     #[inline]
     pub(crate) fn failed(&self) -> bool {
-        self.failed
+        self.writer.place == Place::Nowhere
     }
 
     /// Bytes written.
@@ -175,10 +188,10 @@ impl Draft<'_> {
     #[inline]
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         let end = self.length + bytes.len();
-        assert!(end <= self.capacity);
-        // SAFETY: `base..base + capacity` is memory that only this draft may touch (unpublished bytes of a chunk that the
-        // thread owns, or `heap`), and the line above keeps the copy inside. `bytes` cannot overlap it: a reference into
-        // it borrows the draft.
+        assert!(end <= self.limit);
+        // SAFETY: `base..base + limit` is memory that only this draft may touch (unpublished bytes of a chunk that the
+        // thread owns, or the writer's `heap`), and the line above keeps the copy inside. `bytes` cannot overlap it: a
+        // reference into it borrows the draft.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(self.length), bytes.len()) };
         self.length = end;
     }
@@ -203,8 +216,8 @@ impl Draft<'_> {
         if self.length + N > self.limit {
             return false;
         }
-        // SAFETY: only this draft may touch these bytes, see `put`, and there are N of them, since `limit` is at most
-        // `capacity`; they are initialised, as chunks and `heap` start zeroed.
+        // SAFETY: only this draft may touch these bytes, see `put`, and there are N of them, as `limit` says; they are
+        // initialised, as chunks and `heap` start zeroed.
         let next = unsafe { &mut *self.base.as_ptr().add(self.length).cast::<[u8; N]>() };
         self.length += fill(next).min(N);
         true
@@ -228,19 +241,16 @@ impl Draft<'_> {
         true
     }
 
-    /// Publishes the record.
+    /// Publishes the record. Nothing may be done to it afterwards.
     ///
     /// # Errors
     /// The reason why it must be dropped.
     #[inline]
-    pub(crate) fn commit(self) -> Result<(), Reason> {
-        if self.failed {
-            return Err(self.refusal());
+    pub(crate) fn commit(&mut self) -> Result<(), Reason> {
+        if self.writer.place != Place::Chunk {
+            return self.commit_stray();
         }
-        if !self.heap.is_empty() {
-            return self.writer.shared.give_stray(&self.heap[..self.length]);
-        }
-        let Writer { shared, chunk, used, .. } = self.writer;
+        let Writer { shared, chunk, used, .. } = &mut *self.writer;
         let end = *used + self.length;
         if !shared.chunks.publish(*chunk, end, &shared.closing) {
             return Err(Reason::Shutdown);
@@ -249,15 +259,25 @@ impl Draft<'_> {
         Ok(())
     }
 
+    #[cold]
+    fn commit_stray(&mut self) -> Result<(), Reason> {
+        if self.failed() {
+            return Err(self.refusal());
+        }
+        let heap = std::mem::take(&mut self.writer.heap);
+        self.writer.shared.give_stray(&heap[..self.length])
+    }
+
     /// Moves the record to the start of a fresh chunk.
     #[cold]
     #[inline(never)]
     fn grow(&mut self, bytes: usize) -> bool {
-        if self.failed || self.capacity == CHUNK_BYTES {
+        let alone_in_chunk = self.writer.size == CHUNK_BYTES && self.writer.used == 0;
+        if self.writer.place != Place::Chunk || alone_in_chunk {
             return false;
         }
         if self.writer.is_closed() {
-            self.failed = true;
+            self.writer.place = Place::Nowhere;
             return false;
         }
         // SAFETY: as in `written`; a slice of its own, because the writer is borrowed beside it.
@@ -270,13 +290,13 @@ impl Draft<'_> {
             // What the thread has written so far goes before its strays.
             self.writer.hand_over();
             self.base = NonNull::from(heap.as_mut_slice()).cast();
-            self.heap = heap;
+            self.writer.heap = heap;
+            self.writer.place = Place::Heap;
         } else {
-            self.failed = true;
+            self.writer.place = Place::Nowhere;
             return false;
         }
-        self.capacity = CHUNK_BYTES;
-        self.limit = CHUNK_BYTES.saturating_sub(self.reserve);
+        self.limit = CHUNK_BYTES.saturating_sub(self.writer.reserve);
         self.left() >= bytes
     }
 }

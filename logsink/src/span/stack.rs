@@ -7,10 +7,9 @@ use tracing_core::span::Id;
 /// The spans of one thread, of all layers.
 pub(crate) struct Stack {
     entered: RefCell<Vec<Entered>>,
-    /// The span whose context the thread keeps, and whether it has been left since: it may have closed then, and its id
-    /// may stand for another.
-    watched: Cell<u64>,
-    left: Cell<bool>,
+    /// Layer and id of the span whose context the thread keeps; zeros when it has been left since, for then it may have
+    /// closed, and its id may stand for another.
+    watched: Cell<(u64, u64)>,
 }
 
 struct Entered {
@@ -21,7 +20,7 @@ struct Entered {
 
 impl Stack {
     pub(crate) const fn new() -> Self {
-        Self { entered: RefCell::new(Vec::new()), watched: Cell::new(0), left: Cell::new(false) }
+        Self { entered: RefCell::new(Vec::new()), watched: Cell::new((0, 0)) }
     }
 
     pub(crate) fn enter(&self, layer: u64, id: &Id) {
@@ -37,27 +36,30 @@ impl Stack {
         if let Some(at) = entered.iter().rposition(|span| span.id == id && span.layer == layer) {
             entered.remove(at);
         }
-        if self.watched.get() == id {
-            self.left.set(true);
+        if self.watches(layer, id) {
+            self.watch_none();
         }
     }
 
     /// The innermost span.
     #[inline]
-    pub(crate) fn current(&self, layer: u64) -> Option<Id> {
+    pub(crate) fn current(&self, layer: u64) -> Option<u64> {
         let entered = self.entered.borrow();
-        entered.iter().rev().find(|span| span.layer == layer && !span.again).map(|span| Id::from_u64(span.id))
+        entered.iter().rev().find(|span| span.layer == layer && !span.again).map(|span| span.id)
     }
 
-    /// From here on, tell whether this span has been left.
-    pub(crate) fn watch(&self, id: u64) {
-        self.watched.set(id);
-        self.left.set(false);
+    /// From here on, tell whether this span, which the thread is in, has been left.
+    pub(crate) fn watch(&self, layer: u64, id: u64) {
+        self.watched.set((layer, id));
     }
 
-    /// Whether the watched span has been left.
+    pub(crate) fn watch_none(&self) {
+        self.watched.set((0, 0));
+    }
+
+    /// Whether this span is watched and has not been left since.
     #[inline]
-    pub(crate) fn watched_was_left(&self) -> bool {
-        self.left.get()
+    pub(crate) fn watches(&self, layer: u64, id: u64) -> bool {
+        self.watched.get() == (layer, id)
     }
 }
