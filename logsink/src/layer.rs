@@ -131,7 +131,7 @@ impl LogsinkLayer {
         let Known { callsite, judged } = known;
         let now = clock::now();
         let around = self.context(outside, inside, stack, event, context);
-        let mut draft = writers.get(&self.queue).draft(around.len() + FINISH_BYTES);
+        let mut draft = writers.get(&self.queue).draft(around.len() + FINISH_BYTES, callsite.severity);
         if !draft.room(callsite.head.len()) {
             return Err(draft.refusal());
         }
