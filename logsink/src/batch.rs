@@ -95,7 +95,7 @@ impl Envelope {
     }
 
     /// A batch of these records alone.
-    fn seal(&self, body: &[u8], records: u32) -> Sealed {
+    pub(crate) fn seal(&self, body: &[u8], records: u32) -> Sealed {
         let mut bytes = vec![0; self.bytes_max()];
         bytes.extend_from_slice(body);
         self.close(bytes, records)

@@ -4,12 +4,16 @@
 
 mod endpoint;
 mod env;
+mod queue;
+mod sink;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
 pub use endpoint::{ENDPOINT_DEFAULT, Endpoint};
+pub use queue::{Level, LevelOverflow, Overflow, Queue, Threshold};
+pub use sink::Sink;
 
 use crate::{ConfigError, batch, retry};
 
@@ -46,7 +50,7 @@ pub struct Config {
     pub resource: BTreeMap<String, String>,
     /// gRPC metadata sent with every batch, such as `authorization`.
     pub headers: BTreeMap<String, Secret>,
-    /// The queue between the application's threads and the worker.
+    /// Memory for events that wait, and what happens when it is spent.
     pub queue: Queue,
     /// When a batch is cut.
     pub batch: Batch,
@@ -58,6 +62,8 @@ pub struct Config {
     pub tls: Tls,
     /// Further librdkafka properties, such as `security.protocol`; they win over the library's own.
     pub kafka: BTreeMap<String, Secret>,
+    /// Further sinks, each with a filter of its own. Default: none.
+    pub sink: Vec<Sink>,
 }
 
 /// Where rules come from, as it is written.
@@ -79,16 +85,6 @@ pub enum RulesFrom {
         /// URLs of the members.
         etcd: Vec<String>,
     },
-}
-
-/// The queue between the application's threads and the worker.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Queue {
-    /// Bytes of memory for events that wait. Default 64 MiB: about half a million events of 120 bytes, some seconds of a busy
-    /// service's log while its sink restarts. When it is spent, new events are dropped and counted by level.
-    pub bytes_max: usize,
 }
 
 /// When a batch is cut.
@@ -171,12 +167,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-impl Default for Queue {
-    fn default() -> Self {
-        Self { bytes_max: 64 << 20 }
-    }
-}
-
 impl Default for Batch {
     fn default() -> Self {
         Self { bytes_max: 1 << 20, records_max: 8192, age_ms_max: 200 }
@@ -195,8 +185,6 @@ impl Default for Retry {
     }
 }
 
-/// Below this the queue's chunks of 64 KiB do not go round between the threads.
-const QUEUE_BYTES_MIN: usize = 1 << 20;
 /// A chunk of the queue: what its largest record needs.
 const BATCH_BYTES_MIN: usize = 64 << 10;
 /// What a gRPC server takes by default, less room for the frame around the payload.
@@ -222,12 +210,18 @@ impl Config {
     /// # Errors
     /// The first value that cannot be used.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        self.endpoint()?;
         self.rule_source()?;
+        self.queue.validate()?;
+        self.validate_own()?;
+        self.validate_sinks()
+    }
+
+    /// Checks what each sink has for itself.
+    fn validate_own(&self) -> Result<(), ConfigError> {
+        self.endpoint()?;
         if self.service.as_deref().is_some_and(|service| service.trim().is_empty()) {
             return refuse("service", "is empty: write the service's name or leave it out");
         }
-        within("queue.bytes_max", self.queue.bytes_max, QUEUE_BYTES_MIN, usize::MAX)?;
         within("batch.bytes_max", self.batch.bytes_max, BATCH_BYTES_MIN, BATCH_BYTES_MAX)?;
         within("batch.records_max", self.batch.records_max, 1, u32::MAX)?;
         within("batch.age_ms_max", self.batch.age_ms_max, 1, 60_000)?;

@@ -1,6 +1,7 @@
 //! `init()` and [`Builder`]: wires the steps, from the settings to the running pipeline, and hands out its [`Guard`].
 
 mod guard;
+mod lanes;
 mod resource;
 
 #[cfg(any(feature = "etcd", feature = "grpc"))]
@@ -24,7 +25,7 @@ use crate::{
     Config, ConfigError, InitError, LogsinkLayer,
     batch::Envelope,
     clock,
-    config::{Rules, RulesFrom},
+    config::{Overflow, Rules, RulesFrom, Sink},
     filter::rules::{Document, RuleSet},
     layer::Capture,
     metrics::Metrics,
@@ -134,6 +135,16 @@ impl Builder {
         self.configure(|config| config.rules = Some(source))
     }
 
+    /// What happens to events when the memory for those that wait is spent.
+    pub fn overflow(self, overflow: Overflow) -> Self {
+        self.configure(move |config| config.queue.overflow = overflow)
+    }
+
+    /// A further sink, beside the endpoint.
+    pub fn sink(self, sink: Sink) -> Self {
+        self.configure(|config| config.sink.push(sink))
+    }
+
     /// A further resource attribute.
     pub fn resource(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         let (key, value) = (key.into(), value.into());
@@ -223,27 +234,26 @@ impl Builder {
         let metrics = Arc::new(Metrics::new());
 
         // From the end of the flow to its beginning.
+        let envelope = Arc::new(Envelope::new(&resource::attributes(&config, &service, &instance)));
+        let planned = lanes::plan(&config, &envelope, &instance, &metrics)?;
+        let (sinks, lanes) = planned.into_iter().map(|sink| ((sink.config, sink.metrics), sink.settings)).unzip();
         let settings = worker::Settings {
-            limits: config.limits(),
-            retry: config.retry_policy(),
-            in_flight_max: config.send.in_flight_max,
-            envelope: Envelope::new(&resource::attributes(&config, &service, &instance)),
-            instance: instance.clone(),
-            sink: config.endpoint.clone().unwrap_or_else(|| crate::config::ENDPOINT_DEFAULT.to_owned()),
+            lanes,
+            has_local: false,
             revision: revision(reload.clone()),
             tick: tick(reload.clone(), sole),
         };
         let flush_timeout = Duration::from_millis(config.send.flush_timeout_ms);
-        let (producer, consumer) = queue::channel(config.queue.bytes_max);
+        let (producer, consumer) = queue::channel(config.queue.channel());
         let outside = Outside {
+            sinks,
             config,
             service,
             instance: instance.clone(),
             transport: self.transport,
-            metrics: metrics.clone(),
             reload: reload.clone(),
         };
-        let worker = Worker::start(consumer, settings, metrics.clone(), move || outside.build())?;
+        let worker = Worker::start(consumer, settings, move || outside.build())?;
         let layer = LogsinkLayer::new(producer, reload.clone(), metrics.clone(), self.capture);
         Ok((layer, Guard::new(worker, metrics, reload, instance, flush_timeout)))
     }
@@ -339,21 +349,36 @@ fn follow_level() {
 /// What talks to the outside, made within the worker's runtime.
 #[allow(dead_code, reason = "which clients need what depends on the cargo features")]
 struct Outside {
+    /// The main sink's first.
+    sinks: Vec<(Config, Arc<Metrics>)>,
     config: Config,
     service: String,
     instance: String,
+    /// In the main sink's stead.
     transport: Option<Arc<dyn Transport>>,
-    metrics: Arc<Metrics>,
     reload: Arc<Reload>,
 }
 
 impl Outside {
     fn build(self) -> Result<worker::Outside, InitError> {
         let rules = self.config.rule_source()?;
-        let connected = match &self.transport {
-            Some(_) => None,
-            None => Some(transport::connect(&self.config.endpoint()?, &self.config, &self.metrics)?),
-        };
+        let mut given = self.transport.clone();
+        let mut transports = Vec::new();
+        #[cfg(feature = "grpc")]
+        let mut channel = None;
+        for (index, (config, metrics)) in self.sinks.iter().enumerate() {
+            transports.push(match given.take() {
+                Some(transport) => transport,
+                None => {
+                    let connected = transport::connect(&config.endpoint()?, config, metrics)?;
+                    #[cfg(feature = "grpc")]
+                    if index == 0 {
+                        channel = connected.channel;
+                    }
+                    connected.transport
+                }
+            });
+        }
         let source: Option<Box<dyn RuleSource>> = match rules {
             Rules::None => None,
             Rules::File(path) => Some(Box::new(source::file::FileSource::new(path))),
@@ -365,7 +390,7 @@ impl Outside {
             #[cfg(not(feature = "etcd"))]
             Rules::Etcd(_) => unreachable!("`rule_source` has refused it"),
             #[cfg(feature = "grpc")]
-            Rules::Push => connected.as_ref().and_then(|sink| sink.channel.clone()).map(|channel| {
+            Rules::Push => channel.map(|channel| {
                 let cache_dir = self.cache_dir();
                 let (service, instance) = (self.service.clone(), self.instance.clone());
                 Box::new(source::push::PushSource::new(channel, service, instance, cache_dir)) as Box<dyn RuleSource>
@@ -373,10 +398,7 @@ impl Outside {
             #[cfg(not(feature = "grpc"))]
             Rules::Push => None,
         };
-        let Some(transport) = self.transport.or_else(|| connected.map(|sink| sink.transport)) else {
-            unreachable!("connected where none was given")
-        };
-        Ok(worker::Outside { transport, rules: source.map(|source| (source, self.reload)) })
+        Ok(worker::Outside { transports, rules: source.map(|source| (source, self.reload)) })
     }
 
     /// Where the last good rules are kept; `None` when the process has no home.

@@ -130,7 +130,7 @@ impl LogsinkLayer {
             return Err(Reason::FilteredByBase);
         }
         let around = self.context(outside, inside, stack, *stray, event, context);
-        let mut draft = writer.draft(around.len() + FINISH_BYTES);
+        let mut draft = writer.draft(around.len() + FINISH_BYTES, callsite.severity);
         if !draft.room(callsite.head.len()) {
             return Err(draft.refusal());
         }

@@ -6,7 +6,10 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use crate::Severity;
@@ -104,6 +107,8 @@ pub struct Metrics {
     retries: AtomicU64,
     splits: AtomicU64,
     client_lines: AtomicU64,
+    /// The counters of the sinks beside the main one.
+    sinks: Mutex<Vec<(String, Arc<Metrics>)>>,
 }
 
 impl Metrics {
@@ -154,6 +159,11 @@ impl Metrics {
         self.client_lines.fetch_add(1, Relaxed);
     }
 
+    /// The counters of a sink beside the main one go into the snapshots too.
+    pub(crate) fn add_sink(&self, sink: String, metrics: Arc<Metrics>) {
+        self.sinks.lock().unwrap_or_else(PoisonError::into_inner).push((sink, metrics));
+    }
+
     /// Records dropped for this reason so far, of all levels.
     pub fn dropped_for(&self, reason: Reason) -> u64 {
         self.dropped[reason as usize].iter().map(|count| count.load(Relaxed)).sum()
@@ -174,6 +184,9 @@ impl Metrics {
 
     /// A copy of all counters. Counters are read one after the other, so under load they may be apart by a few events.
     pub fn snapshot(&self) -> Snapshot {
+        let sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sinks = sinks.into_iter().map(|(sink, metrics)| SinkSnapshot { sink, counts: metrics.snapshot() });
+        let sinks = sinks.collect();
         // Outcomes before the drain counter: in flight is then never negative.
         let sent = self.sent.load(Relaxed);
         let mut dropped = Vec::new();
@@ -195,6 +208,7 @@ impl Metrics {
             retries: self.retries.load(Relaxed),
             splits: self.splits.load(Relaxed),
             client_lines: self.client_lines.load(Relaxed),
+            sinks,
         }
     }
 }
@@ -219,13 +233,24 @@ pub struct Dropped {
     pub count: u64,
 }
 
-/// All counters at one moment, since the start of the process.
+/// The counters of a sink beside the main one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SinkSnapshot {
+    /// Its endpoint, or `console`.
+    pub sink: String,
+    /// What became of the records that it was to get. Losses on the way to all sinks are in the main snapshot alone.
+    pub counts: Snapshot,
+}
+
+/// All counters at one moment, since the start of the process: those of the way to all sinks and of the main sink, and beside
+/// them those of each further sink.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Records that the worker took out of the queue.
+    /// Records that the worker took out of the queue for the main sink.
     pub drained: u64,
-    /// Records that the sink acknowledged.
+    /// Records that the main sink acknowledged.
     pub sent: u64,
     /// Records that did not arrive, by reason and level; only those above zero.
     pub dropped: Vec<Dropped>,
@@ -241,6 +266,8 @@ pub struct Snapshot {
     pub splits: u64,
     /// Lines that client libraries below a transport wanted to log.
     pub client_lines: u64,
+    /// The sinks beside the main one: those of `[[sink]]` in their order, then the console.
+    pub sinks: Vec<SinkSnapshot>,
 }
 
 impl Snapshot {

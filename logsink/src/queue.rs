@@ -3,16 +3,19 @@
 //! Each thread appends framed records to a 64 KiB chunk of its own and publishes them with one release store, so that the
 //! worker can read them at any time while the thread goes on. Full chunks go to the worker, empty ones come back through
 //! a last-in-first-out pool whose size is the byte budget: the chunk a thread gets is the one most likely still in cache.
-//! When the pool is empty the newest record is refused and its producer counts it.
+//! When the pool is empty the newest record is refused and its producer counts it; or, where its level is one to wait for,
+//! the producer waits for a chunk until a deadline.
 //!
-//! Rare records that have no chunk (made inside another event, by a thread that is ending, by the 257th thread of a pool
-//! of 256) go through one small shared buffer, the strays. A thread's records keep their order except around strays.
+//! Rare records that have no chunk (made inside another event, by a thread that is ending, by the 513th thread of a pool
+//! of 512) go through one small shared buffer, the strays. So do, when the pool is empty, records of protected levels, which
+//! have a reserve there. A thread's records keep their order except around strays.
 //!
 //! A record is framed as the field it becomes in `ScopeLogs` (`0x12`, length, `LogRecord`): a batch body is a plain
 //! concatenation.
 
 mod chunk;
 mod closing;
+mod levels;
 mod signal;
 mod writer;
 
@@ -22,21 +25,26 @@ mod tests;
 use std::{
     cell::Cell,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use crate::metrics::Reason;
+use crate::{Severity, metrics::Reason};
 pub(crate) use chunk::CHUNK_BYTES;
 use chunk::{Chunks, NO_CHUNK};
 use closing::Closing;
+pub(crate) use levels::Levels;
 pub(crate) use signal::Waker;
 pub(crate) use writer::{Draft, Writer};
 
 /// `ScopeLogs.log_records`, length-delimited: the first byte of every record.
 pub(crate) const FRAME_TAG: u8 = 0x12;
+
+/// The first byte of a record that only the console wants. It never leaves the process: the console's lane writes
+/// [`FRAME_TAG`] in its place.
+pub(crate) const LOCAL_TAG: u8 = 0x1a;
 
 /// The smallest pool: one chunk being written, one being read.
 const CHUNKS_MIN: usize = 2;
@@ -44,18 +52,42 @@ const CHUNKS_MIN: usize = 2;
 /// The strays get this fraction of the budget on top of it: enough for what is rare by nature.
 const STRAYS_FRACTION: usize = 16;
 
-/// A queue with room for about `bytes_max` bytes of records.
-pub(crate) fn channel(bytes_max: usize) -> (Producer, Consumer) {
-    let count = (bytes_max / CHUNK_BYTES).max(CHUNKS_MIN).min(NO_CHUNK as usize - 1);
+/// How much a queue takes, and whom it makes wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// About so many bytes of records.
+    pub(crate) bytes_max: usize,
+    /// Bytes among the strays that only protected levels may use.
+    pub(crate) reserve_bytes: usize,
+    pub(crate) levels: Levels,
+    /// How long a record that is worth it waits for room.
+    pub(crate) wait_max: Duration,
+}
+
+#[cfg(test)]
+impl From<usize> for Settings {
+    /// Nobody waits, nothing is protected.
+    fn from(bytes_max: usize) -> Self {
+        Self { bytes_max, reserve_bytes: 0, levels: Levels::default(), wait_max: Duration::ZERO }
+    }
+}
+
+/// A queue.
+pub(crate) fn channel(settings: impl Into<Settings>) -> (Producer, Consumer) {
+    let settings = settings.into();
+    let count = (settings.bytes_max / CHUNK_BYTES).max(CHUNKS_MIN).min(NO_CHUNK as usize - 1);
     let shared = Arc::new(Shared {
         chunks: Chunks::new(count),
         free: Mutex::new((0..count as u32).rev().collect()),
         free_count: AtomicUsize::new(count),
+        freed: Condvar::new(),
+        waiting: AtomicUsize::new(0),
         full: Mutex::new(Vec::with_capacity(count)),
         seats: Mutex::new(Vec::new()),
         strays: Mutex::new(Vec::new()),
         strays_len: AtomicUsize::new(0),
         strays_max: CHUNK_BYTES * (count / STRAYS_FRACTION).max(1),
+        settings,
         closing: Closing::new(),
         signal: Waker::default(),
     });
@@ -77,12 +109,17 @@ pub(crate) struct Shared {
     free: Mutex<Vec<u32>>,
     /// The length of `free`, to refuse quickly when it is empty.
     free_count: AtomicUsize,
+    /// A chunk came back, the strays were taken, or the queue was closed.
+    freed: Condvar,
+    /// Threads that wait for that.
+    waiting: AtomicUsize,
     /// Chunks that no thread writes to any more, in the order they were filled.
     full: Mutex<Vec<u32>>,
     seats: Mutex<Vec<Arc<Seat>>>,
     strays: Mutex<Vec<u8>>,
     strays_len: AtomicUsize,
     strays_max: usize,
+    settings: Settings,
     closing: Closing,
     signal: Waker,
 }
@@ -111,10 +148,51 @@ impl Shared {
         chunk
     }
 
+    /// Waits for a free chunk, where a record of this level is worth it. Ends early when the strays have room for a thread
+    /// that has no chunk to keep in order with. (One that has none is not entitled to one: there may be more threads than
+    /// chunks.)
+    #[cold]
+    fn wait_free(&self, severity: Severity, has_chunk: bool) -> Option<u32> {
+        if !self.settings.levels.blocks(severity) {
+            return None;
+        }
+        let deadline = Instant::now() + self.settings.wait_max;
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let mut free = lock(&self.free);
+        let chunk = loop {
+            if let Some(chunk) = free.pop() {
+                self.free_count.store(free.len(), Ordering::Relaxed);
+                break Some(chunk);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.closing.is_closed() || (!has_chunk && self.strays_have_room(severity)) {
+                break None;
+            }
+            // The consumer may be asleep, and not know that somebody waits.
+            self.signal.wake();
+            free = self.freed.wait_timeout(free, left).unwrap_or_else(PoisonError::into_inner).0;
+        };
+        drop(free);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        chunk
+    }
+
     fn give_free(&self, chunk: u32) {
         let mut free = lock(&self.free);
         free.push(chunk);
         self.free_count.store(free.len(), Ordering::Relaxed);
+        drop(free);
+        // Who waits has said so before it took the lock to look for a chunk.
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Ends all waits of which the reason may be gone.
+    fn wake_waiting(&self) {
+        // Under the lock nobody is between its look and its wait.
+        drop(lock(&self.free));
+        self.freed.notify_all();
     }
 
     /// Hands a filled chunk to the consumer. Wakes it only under memory pressure: otherwise it comes by itself soon, and
@@ -126,21 +204,26 @@ impl Shared {
         }
     }
 
-    fn strays_have_room(&self) -> bool {
-        self.strays_len.load(Ordering::Relaxed) < self.strays_max
+    fn strays_have_room(&self, severity: Severity) -> bool {
+        self.strays_len.load(Ordering::Relaxed) < self.strays_max(severity)
+    }
+
+    fn strays_max(&self, severity: Severity) -> usize {
+        let reserve = if self.settings.levels.keeps(severity) { self.settings.reserve_bytes } else { 0 };
+        self.strays_max + reserve
     }
 
     /// Takes one framed record that has no chunk.
     ///
     /// # Errors
     /// When the strays' budget is spent or the queue is closed.
-    fn give_stray(&self, record: &[u8]) -> Result<(), Reason> {
+    fn give_stray(&self, record: &[u8], severity: Severity) -> Result<(), Reason> {
         let mut strays = lock(&self.strays);
         // Under the lock, which the last drain takes after the closing.
         if self.closing.is_closed() {
             return Err(Reason::Shutdown);
         }
-        if strays.len() + record.len() > self.strays_max {
+        if strays.len() + record.len() > self.strays_max(severity) {
             return Err(Reason::QueueFull);
         }
         strays.extend_from_slice(record);
@@ -191,6 +274,9 @@ impl Consumer {
             std::mem::swap(&mut *strays, &mut self.strays);
             shared.strays_len.store(0, Ordering::Relaxed);
         }
+        if !self.strays.is_empty() && shared.waiting.load(Ordering::Relaxed) > 0 {
+            shared.wake_waiting();
+        }
         for chunk in self.full.drain(..) {
             shared.chunks.read_new(chunk, each);
             shared.chunks.reset(chunk);
@@ -228,6 +314,7 @@ impl Consumer {
     /// Refuses all further records, then drains: each record ends here, or with its writer as refused.
     pub(crate) fn close_and_drain(&mut self, each: &mut dyn FnMut(&[u8])) {
         self.shared.closing.close();
+        self.shared.wake_waiting();
         self.shared.chunks.wait_for_commits();
         self.drain(each);
         // A chunk that its thread is just handing over is in no list, and there is no next round to find it.
@@ -240,6 +327,7 @@ impl Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.shared.closing.close();
+        self.shared.wake_waiting();
     }
 }
 
@@ -257,7 +345,7 @@ pub(crate) fn records(run: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// The length of the framed record at the start of `bytes`, frame included.
 fn frame_length(bytes: &[u8]) -> Option<usize> {
     let (&tag, rest) = bytes.split_first()?;
-    if tag != FRAME_TAG {
+    if tag != FRAME_TAG && tag != LOCAL_TAG {
         return None;
     }
     let mut length = 0usize;

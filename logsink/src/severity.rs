@@ -25,6 +25,9 @@ impl Severity {
     /// 21
     pub const FATAL: Self = Self(21);
 
+    /// The first number of each level, least severe first.
+    pub(crate) const LEVELS: [Self; 6] = [Self::TRACE, Self::DEBUG, Self::INFO, Self::WARN, Self::ERROR, Self::FATAL];
+
     /// The lower-case name of the range that the number is in; `unspecified` for 0 and for what is above 24.
     pub fn name(self) -> &'static str {
         match self.0 {

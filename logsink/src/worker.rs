@@ -1,66 +1,58 @@
 //! The loop: queue → batch → transport; flush; shutdown.
 //!
-//! Two threads of our own, so that nothing depends on the application's runtime: `logsink` empties the queue and cuts
-//! batches, `logsink-io` sends them and listens for rules. Between them stands a channel of one batch. While the sink is slow
-//! or down, `logsink` waits there, the queue fills, and the application's threads drop their newest events and count them:
-//! beyond the queue at most `in_flight_max` + 2 batches are in memory.
+//! Two threads of our own, so that nothing depends on the application's runtime: `logsink` empties the queue and feeds every
+//! sink's lane, `logsink-io` sends the lanes' batches and listens for rules. A lane has its own filter, batches, backlog,
+//! retries and counters; what happens where its backlog is full is its policy (see [`backlog`]).
 //!
-//! Every record that leaves the queue ends in a counter: sent, or dropped for a reason (see [`pending`]).
+//! Every record that a lane takes ends in a counter of that lane: sent, or dropped for a reason (see [`pending`]).
 
+mod backlog;
 mod health;
+pub(crate) mod lane;
 mod pending;
+mod pump;
 mod send;
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::Ordering::Relaxed,
         mpsc::{self, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::{sync::watch, task::JoinSet, time::MissedTickBehavior};
 
-use crate::{
-    InitError,
-    batch::{Batcher, Envelope, Limits, Sealed},
-    metrics::Metrics,
-    queue, retry,
-    source::RuleSource,
-    transport::Transport,
-    voice::say,
-};
-use health::Health;
-use pending::Pending;
-use send::{Item, Sender};
+use crate::{InitError, batch::Batcher, queue, source::RuleSource, transport::Transport, voice::say};
+use backlog::Barrier;
+pub(crate) use backlog::Bounds;
+use lane::{CLOSE_TIMEOUT, Lane};
+use pump::{Command, Feed, Pump, Taste};
 
 /// What the worker is told at its start.
 pub(crate) struct Settings {
-    pub(crate) limits: Limits,
-    pub(crate) retry: retry::Policy,
-    pub(crate) in_flight_max: usize,
-    pub(crate) envelope: Envelope,
-    /// The sender's instance id.
-    pub(crate) instance: String,
-    /// The sink, as messages call it.
-    pub(crate) sink: String,
+    /// The main sink's first.
+    pub(crate) lanes: Vec<lane::Settings>,
+    /// Whether there are records that only some lanes get.
+    pub(crate) has_local: bool,
     /// The revision of the rules in force, when they are from a source.
     pub(crate) revision: Box<dyn Fn() -> Option<String> + Send>,
-    /// Called some times a second on `logsink-io`, whatever the sink does.
+    /// Called some times a second on `logsink-io`, whatever the sinks do.
     pub(crate) tick: Box<dyn FnMut() + Send>,
 }
 
 /// What must be made within the worker's runtime.
 pub(crate) struct Outside {
-    pub(crate) transport: Arc<dyn Transport>,
+    /// One for each lane.
+    pub(crate) transports: Vec<Arc<dyn Transport>>,
     /// Runs beside the worker.
     pub(crate) rules: Option<(Box<dyn RuleSource>, Arc<crate::reload::Reload>)>,
 }
 
-/// After the deadline of a shutdown, connections and rule sources get this long to end.
-const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How soon what is done by `tick` happens.
+const TICK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The running worker.
 pub(crate) struct Worker {
@@ -70,29 +62,12 @@ pub(crate) struct Worker {
     )]
     commands: mpsc::Sender<Command>,
     waker: queue::Waker,
-    hurry: Arc<Hurry>,
-    health: Arc<Mutex<Health>>,
-    metrics: Arc<Metrics>,
+    lanes: Vec<Arc<lane::Shared>>,
     /// Turned true when the deadline of the shutdown has come: what is not sent is given up.
     stop: watch::Sender<bool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The process that has the threads: one forked from it has not.
     process: u32,
-}
-
-/// Cuts backoffs short.
-#[derive(Default)]
-struct Hurry {
-    notify: Notify,
-    /// Callers that wait for a flush: while there are any, delays stay small.
-    waiting: AtomicUsize,
-}
-
-enum Command {
-    /// Answers when everything that was in the queue has been sent or given up.
-    Flush(mpsc::SyncSender<()>),
-    /// The same; then the queue is closed and the pump ends.
-    Stop(mpsc::SyncSender<()>),
 }
 
 impl Worker {
@@ -103,26 +78,17 @@ impl Worker {
     pub(crate) fn start(
         consumer: queue::Consumer,
         settings: Settings,
-        metrics: Arc<Metrics>,
         outside: impl FnOnce() -> Result<Outside, InitError> + Send + 'static,
     ) -> Result<Self, InitError> {
         let (commands, orders) = mpsc::channel();
-        let (items, arrivals) = tokio::sync::mpsc::channel(1);
         let (stop, stopped) = watch::channel(false);
-        let hurry = Arc::new(Hurry::default());
-        let health = Arc::new(Mutex::new(Health::new(settings.sink)));
-        let envelope = Arc::new(settings.envelope);
-        let sender = Sender {
-            envelope: envelope.clone(),
-            metrics: metrics.clone(),
-            policy: settings.retry,
-            in_flight_max: settings.in_flight_max,
-            instance: settings.instance,
-            hurry: hurry.clone(),
-            health: health.clone(),
-        };
+        let Settings { lanes: lane_settings, has_local, revision, tick } = settings;
+        let lanes: Vec<_> = lane_settings.iter().map(|settings| Arc::new(lane::Shared::new(settings))).collect();
+        let feeds =
+            lane_settings.iter().zip(&lanes).map(|(settings, shared)| feed(settings, shared, has_local)).collect();
 
         let (ready, started) = mpsc::sync_channel(1);
+        let shared = lanes.clone();
         let io = spawn("logsink-io", move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -138,14 +104,15 @@ impl Worker {
                 outside()
             };
             match outside {
-                Ok(Outside { transport, rules }) => {
+                Ok(Outside { transports, rules }) => {
                     let _ = ready.send(Ok(()));
+                    let lanes = lane_settings.into_iter().zip(shared).zip(transports);
+                    let lanes: Vec<_> = lanes.map(|((settings, shared), to)| Lane::new(settings, shared, to)).collect();
                     runtime.block_on(async {
                         if let Some((source, reload)) = rules {
                             tokio::spawn(source.run(reload, stopped.clone()));
                         }
-                        sender.run(transport.clone(), arrivals, settings.tick, stopped).await;
-                        let _ = tokio::time::timeout(CLOSE_TIMEOUT, transport.close()).await;
+                        run(lanes, tick, &stopped).await;
                     });
                 }
                 Err(error) => drop(ready.send(Err(error))),
@@ -159,26 +126,9 @@ impl Worker {
         }
 
         let waker = consumer.waker();
-        let pump = Pump {
-            batcher: Batcher::new(settings.limits, envelope, Instant::now()),
-            consumer,
-            commands: orders,
-            items,
-            metrics: metrics.clone(),
-            age_max: settings.limits.age_max,
-            revision: settings.revision,
-        };
+        let pump = Pump { consumer, feeds, commands: orders, revision };
         let pump = spawn("logsink", move || pump.run())?;
-        Ok(Self {
-            commands,
-            waker,
-            hurry,
-            health,
-            metrics,
-            stop,
-            threads: Mutex::new(vec![pump, io]),
-            process: std::process::id(),
-        })
+        Ok(Self { commands, waker, lanes, stop, threads: Mutex::new(vec![pump, io]), process: std::process::id() })
     }
 
     /// Waits until everything emitted before the call has been sent or given up; `false` when `timeout` passed first.
@@ -205,8 +155,10 @@ impl Worker {
                 say("a thread of the library panicked: events may be lost without being counted");
             }
         }
-        let report = health::lock(&self.health).report_last(&self.metrics.snapshot());
-        report.iter().for_each(say);
+        for lane in &self.lanes {
+            let report = health::lock(&lane.health).report_last(&lane.metrics.snapshot());
+            report.iter().for_each(say);
+        }
         flushed
     }
 
@@ -214,22 +166,26 @@ impl Worker {
         self.process != std::process::id()
     }
 
-    fn ask(&self, command: fn(mpsc::SyncSender<()>) -> Command, timeout: Duration) -> bool {
+    fn ask(&self, command: fn(Barrier) -> Command, timeout: Duration) -> bool {
         if self.is_forked() {
             return false;
         }
-        let (reply, answer) = mpsc::sync_channel(1);
-        if self.commands.send(command(reply)).is_err() {
+        let (barrier, fallen) = mpsc::sync_channel(0);
+        if self.commands.send(command(barrier)).is_err() {
             // The pump has ended: there is nothing left to flush.
             return true;
         }
         self.waker.wake();
-        self.hurry.waiting.fetch_add(1, Relaxed);
-        self.hurry.notify.notify_waiters();
-        let answer = answer.recv_timeout(timeout);
-        self.hurry.waiting.fetch_sub(1, Relaxed);
-        // A worker that has ended without an answer has given the batches up.
-        answer != Err(RecvTimeoutError::Timeout) && !*self.stop.borrow()
+        for lane in &self.lanes {
+            lane.hurry.waiting.fetch_add(1, Relaxed);
+            lane.hurry.notify.notify_waiters();
+        }
+        let fallen = fallen.recv_timeout(timeout);
+        for lane in &self.lanes {
+            lane.hurry.waiting.fetch_sub(1, Relaxed);
+        }
+        // A worker that has ended has let go of the barrier too, and given the batches up.
+        fallen != Err(RecvTimeoutError::Timeout) && !*self.stop.borrow()
     }
 }
 
@@ -247,69 +203,37 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     thread::Builder::new().name(name.to_owned()).spawn(run).map_err(InitError::Thread)
 }
 
-// === impl Pump ===
-
-/// The thread `logsink`: empties the queue, cuts batches.
-struct Pump {
-    consumer: queue::Consumer,
-    batcher: Batcher,
-    commands: mpsc::Receiver<Command>,
-    items: tokio::sync::mpsc::Sender<Item>,
-    metrics: Arc<Metrics>,
-    age_max: Duration,
-    revision: Box<dyn Fn() -> Option<String> + Send>,
-}
-
-impl Pump {
-    fn run(mut self) {
-        let mut since = Instant::now();
-        // The rules of the previous round: what this round drains was judged by them or by newer ones.
-        let mut revision: Option<Arc<str>> = None;
-        loop {
-            // Before the drain, so that what was emitted before a flush was asked for is part of it.
-            let commands: Vec<_> = self.commands.try_iter().collect();
-            let stop = commands.iter().any(|command| matches!(command, Command::Stop(_)));
-            let now = Instant::now();
-            self.drain(since, &revision, stop);
-            since = now;
-            let sealed = if commands.is_empty() { self.batcher.due(Instant::now()) } else { self.batcher.seal() };
-            if let Some(sealed) = sealed {
-                hand_over(&self.items, &self.metrics, sealed, &revision);
-            }
-            for command in commands {
-                let (Command::Flush(reply) | Command::Stop(reply)) = command;
-                // An error means that the sender has ended; the reply falls with the item, and who waits notices.
-                let _ = self.items.blocking_send(Item::Barrier(reply));
-            }
-            if stop {
-                return;
-            }
-            revision = (self.revision)().map(Arc::from);
-            let timeout = self.batcher.due_in(Instant::now()).unwrap_or(self.age_max).min(self.age_max);
-            self.consumer.wait(timeout);
+/// Runs the lanes until all have ended, which they do when the pump has and all is sent, or when told to stop.
+async fn run(lanes: Vec<Lane>, mut tick: Box<dyn FnMut() + Send>, stopped: &watch::Receiver<bool>) {
+    let mut running = JoinSet::new();
+    for lane in lanes {
+        running.spawn(lane.run(stopped.clone()));
+    }
+    let mut ticks = tokio::time::interval(TICK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            ended = running.join_next() => match ended {
+                Some(Ok(())) => {}
+                Some(Err(error)) => say(format_args!("a sink's lane ended: {error}")),
+                None => return,
+            },
+            _ = ticks.tick() => tick(),
         }
     }
-
-    /// Takes what is in the queue; `last`: and closes it, so that nothing comes after.
-    fn drain(&mut self, since: Instant, revision: &Option<Arc<str>>, last: bool) {
-        let Self { consumer, batcher, items, metrics, .. } = self;
-        let each = &mut |run: &[u8]| {
-            batcher.push(run, since, &mut |sealed| hand_over(items, metrics, sealed, revision));
-        };
-        if last { consumer.close_and_drain(each) } else { consumer.drain(each) }
-    }
 }
 
-/// Waits while the sender has no room. When it has ended, the batch is dropped and with that counted.
-fn hand_over(
-    items: &tokio::sync::mpsc::Sender<Item>,
-    metrics: &Arc<Metrics>,
-    sealed: Sealed,
-    revision: &Option<Arc<str>>,
-) {
-    metrics.drained(sealed.records.into());
-    let pending = Pending::new(sealed, metrics.clone());
-    let _ = items.blocking_send(Item::Batch(pending, revision.clone()));
+fn feed(settings: &lane::Settings, shared: &Arc<lane::Shared>, has_local: bool) -> Feed {
+    let taste = match &settings.filter {
+        None if !has_local => Taste::All,
+        filter => Taste::Some { filter: filter.clone(), local: settings.local },
+    };
+    Feed {
+        taste,
+        batcher: Batcher::new(settings.limits, settings.envelope.clone(), Instant::now()),
+        age_max: settings.limits.age_max,
+        shared: shared.clone(),
+    }
 }
 
 #[cfg(test)]

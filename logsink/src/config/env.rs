@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use super::{Compression, Config, RulesFrom, Secret};
+use super::{Compression, Config, Level, LevelOverflow, RulesFrom, Secret, queue::named};
 use crate::ConfigError;
 
 /// Reads one variable.
@@ -106,6 +106,12 @@ impl Config {
             self.send.compression = Some(compression("LOGSINK_SEND_COMPRESSION", &value)?);
         }
         number(read, "LOGSINK_QUEUE_BYTES_MAX", &mut self.queue.bytes_max)?;
+        number(read, "LOGSINK_QUEUE_BLOCK_MS_MAX", &mut self.queue.block_ms_max)?;
+        word(read, "LOGSINK_QUEUE_OVERFLOW", &mut self.queue.overflow)?;
+        word(read, "LOGSINK_QUEUE_PROTECT", &mut self.queue.protect)?;
+        if let Some(value) = read("LOGSINK_QUEUE_LEVEL") {
+            self.queue.level.extend(level_overflows("LOGSINK_QUEUE_LEVEL", &value)?);
+        }
         number(read, "LOGSINK_BATCH_BYTES_MAX", &mut self.batch.bytes_max)?;
         number(read, "LOGSINK_BATCH_RECORDS_MAX", &mut self.batch.records_max)?;
         number(read, "LOGSINK_BATCH_AGE_MS_MAX", &mut self.batch.age_ms_max)?;
@@ -132,6 +138,27 @@ fn parse<T: FromStr>(name: &str, text: &str) -> Result<T, ConfigError> {
     text.parse().map_err(|_| ConfigError {
         field: name.to_owned(),
         message: format!("`{text}` is not a whole number in range"),
+    })
+}
+
+/// One of the words that a setting knows.
+fn word<T: FromStr<Err = String>>(read: Read<'_>, name: &str, field: &mut T) -> Result<(), ConfigError> {
+    if let Some(text) = read(name) {
+        *field = text.parse().map_err(|message| ConfigError { field: name.to_owned(), message })?;
+    }
+    Ok(())
+}
+
+/// `error=block,debug=drop_newest`
+fn level_overflows(name: &str, text: &str) -> Result<BTreeMap<Level, LevelOverflow>, ConfigError> {
+    let one = |pair: &str| {
+        let (level, overflow) = pair.split_once('=')?;
+        Some((named(level.trim())?, named(overflow.trim())?))
+    };
+    let all: Option<_> = text.split(',').filter(|pair| !pair.trim().is_empty()).map(one).collect();
+    all.ok_or_else(|| ConfigError {
+        field: name.to_owned(),
+        message: format!("`{text}` is not `level=policy`: write `error=block`, policies being drop_newest and block"),
     })
 }
 

@@ -10,7 +10,7 @@ use crate::metrics::Reason;
 
 /// One framed record with `payload` bytes.
 fn put(writer: &mut Writer, payload: &[u8]) -> Result<(), Reason> {
-    let mut draft = writer.draft(0);
+    let mut draft = writer.draft(0, crate::Severity::INFO);
     if !draft.room(4) {
         return Err(draft.refusal());
     }
@@ -34,7 +34,7 @@ fn a_record_that_is_not_committed_leaves_no_trace() {
     let (producer, mut consumer) = channel(CHUNK_BYTES);
     let mut writer = Writer::new(&producer);
     put(&mut writer, b"one").unwrap();
-    let mut draft = writer.draft(0);
+    let mut draft = writer.draft(0, crate::Severity::INFO);
     assert!(draft.append(b"half", 0));
     drop(draft);
     put(&mut writer, b"two").unwrap();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{CHUNK_BYTES, NO_CHUNK, Producer, Seat, Shared, lock};
-use crate::metrics::Reason;
+use crate::{Severity, metrics::Reason};
 
 /// One thread's access to one queue.
 pub(crate) struct Writer {
@@ -28,6 +28,8 @@ pub(crate) struct Writer {
     place: Place,
     /// Bytes kept for the record's end.
     reserve: usize,
+    /// The record's level: decides whether to wait for room, or to use what is kept for its like.
+    severity: Severity,
     /// The record while its place is `Heap`.
     heap: Vec<u8>,
 }
@@ -55,6 +57,7 @@ impl Writer {
             size: 0,
             place: Place::Chunk,
             reserve: 0,
+            severity: Severity::UNSPECIFIED,
             heap: Vec::new(),
         }
     }
@@ -71,21 +74,23 @@ impl Writer {
         self.shared.closing.is_closed()
     }
 
-    /// Starts a record with `reserve` bytes kept for its end. There is no room in it before [`Draft::room`] was asked.
+    /// Starts a record of this level with `reserve` bytes kept for its end. There is no room in it before [`Draft::room`] was asked.
     #[inline(always)]
-    pub(crate) fn draft(&mut self, reserve: usize) -> Draft<'_> {
+    pub(crate) fn draft(&mut self, reserve: usize, severity: Severity) -> Draft<'_> {
         // SAFETY: `used` is at most `size`, so this is inside the chunk or one past it; with no chunk it adds 0.
         let base = unsafe { self.start.add(self.used) };
         let limit = (self.size - self.used).saturating_sub(reserve);
         self.place = Place::Chunk;
         self.reserve = reserve;
+        self.severity = severity;
         Draft { base, length: 0, limit, writer: self }
     }
 
     /// Takes a fresh chunk, copies `begun` (the start of a record in the present chunk) to it and hands the present one
-    /// over. `false`, with nothing changed, when the pool is empty.
-    fn change_chunk(&mut self, begun: &[u8]) -> bool {
-        let Some(fresh) = self.shared.take_free() else { return false };
+    /// over. `false`, with nothing changed, when the pool is empty and stays so for as long as the level is worth waiting.
+    fn change_chunk(&mut self, begun: &[u8], severity: Severity) -> bool {
+        let fresh = self.shared.take_free().or_else(|| self.shared.wait_free(severity, self.chunk != NO_CHUNK));
+        let Some(fresh) = fresh else { return false };
         let start = self.shared.chunks.start(fresh);
         // SAFETY: this thread has just become the owner of `fresh`, of which nothing is published; a record is shorter
         // than a chunk, and the two chunks do not overlap.
@@ -265,7 +270,12 @@ impl Draft<'_> {
             return Err(self.refusal());
         }
         let heap = std::mem::take(&mut self.writer.heap);
-        self.writer.shared.give_stray(&heap[..self.length])
+        self.writer.shared.give_stray(&heap[..self.length], self.writer.severity)
+    }
+
+    /// Whether the record may go around the chunks: because its writer has none, or its level has a reserve.
+    fn may_stray(&self) -> bool {
+        self.writer.chunk == NO_CHUNK || self.writer.shared.settings.levels.keeps(self.writer.severity)
     }
 
     /// Moves the record to the start of a fresh chunk.
@@ -280,11 +290,12 @@ impl Draft<'_> {
             self.writer.place = Place::Nowhere;
             return false;
         }
+        let severity = self.writer.severity;
         // SAFETY: as in `written`; a slice of its own, because the writer is borrowed beside it.
         let begun = unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.length) };
-        if !self.writer.stray && self.writer.change_chunk(begun) {
+        if !self.writer.stray && self.writer.change_chunk(begun, severity) {
             self.base = self.writer.start;
-        } else if self.writer.shared.strays_have_room() {
+        } else if self.may_stray() && self.writer.shared.strays_have_room(severity) {
             let mut heap = vec![0; CHUNK_BYTES];
             heap[..begun.len()].copy_from_slice(begun);
             // What the thread has written so far goes before its strays.

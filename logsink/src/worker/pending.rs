@@ -1,7 +1,10 @@
 //! A batch whose fate is open. It ends in exactly one way, and each way is counted: a batch that is merely dropped, because
 //! the deadline of the shutdown has come or a task was ended, counts as lost to the shutdown.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use crate::{
     Severity,
@@ -16,16 +19,28 @@ use crate::{
 pub(super) struct Pending {
     sealed: Sealed,
     metrics: Arc<Metrics>,
+    /// Where the loss of a batch is noted that says itself what was lost.
+    notice: Option<Arc<AtomicU64>>,
     resolved: bool,
 }
 
 impl Pending {
     pub(super) fn new(sealed: Sealed, metrics: Arc<Metrics>) -> Self {
-        Self { sealed, metrics, resolved: false }
+        Self { sealed, metrics, notice: None, resolved: false }
+    }
+
+    /// A batch that only says what was lost: its own loss adds to `lost` besides, so that it is not said in turn.
+    pub(super) fn notice(sealed: Sealed, metrics: Arc<Metrics>, lost: Arc<AtomicU64>) -> Self {
+        Self { sealed, metrics, notice: Some(lost), resolved: false }
     }
 
     pub(super) fn sealed(&self) -> &Sealed {
         &self.sealed
+    }
+
+    /// Bytes of memory that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.sealed.payload.len()
     }
 
     /// The sink has taken it, perhaps in part.
@@ -37,6 +52,7 @@ impl Pending {
         if rejected > 0 {
             // The sink does not say which.
             self.metrics.dropped_many(Reason::Rejected, Severity::UNSPECIFIED, rejected);
+            self.note(rejected);
         }
     }
 
@@ -51,15 +67,47 @@ impl Pending {
         let Some((first, second)) = self.sealed.split(envelope) else { return Err(self) };
         self.resolved = true;
         self.metrics.split();
-        Ok((Self::new(first, self.metrics.clone()), Self::new(second, self.metrics.clone())))
+        Ok((self.part(first), self.part(second)))
+    }
+
+    /// What is left of it when only records that `keeps` likes go on; the others are lost. `None` when none is left.
+    pub(super) fn only(
+        mut self,
+        envelope: &Envelope,
+        reason: Reason,
+        keeps: impl Fn(Severity) -> bool,
+    ) -> Option<Self> {
+        self.resolved = true;
+        let mut kept = Vec::new();
+        let mut records = 0;
+        for record in queue::records(self.sealed.body()) {
+            let severity = severity(record);
+            if keeps(severity) {
+                kept.extend_from_slice(record);
+                records += 1;
+            } else {
+                self.metrics.dropped(reason, severity);
+                self.note(1);
+            }
+        }
+        (records > 0).then(|| self.part(envelope.seal(&kept, records)))
+    }
+
+    /// A batch of some of its records.
+    fn part(&self, sealed: Sealed) -> Self {
+        Self { sealed, metrics: self.metrics.clone(), notice: self.notice.clone(), resolved: false }
     }
 
     fn count(&self, reason: Reason) {
         for record in queue::records(self.sealed.body()) {
-            // `ScopeLogs.log_records` holds a `LogRecord`, whose field 2 is `severity_number`.
-            let record = wire::field(record, 2).map_or(&[][..], wire::Value::bytes);
-            let number = wire::field(record, 2).map_or(0, wire::Value::number);
-            self.metrics.dropped(reason, Severity(u8::try_from(number).unwrap_or_default()));
+            self.metrics.dropped(reason, severity(record));
+        }
+        self.note(self.sealed.records.into());
+    }
+
+    fn note(&self, records: u64) {
+        if let Some(notice) = &self.notice {
+            notice.fetch_add(records, Relaxed);
         }
     }
 }
@@ -70,4 +118,11 @@ impl Drop for Pending {
             self.count(Reason::Shutdown);
         }
     }
+}
+
+/// The severity of a framed record: a `LogRecord`, whose field 2 is `severity_number`, behind any tag.
+pub(super) fn severity(record: &[u8]) -> Severity {
+    let record = wire::fields(record).next().map_or(&[][..], |(_, record)| record.bytes());
+    let number = wire::field(record, 2).map_or(0, wire::Value::number);
+    Severity(u8::try_from(number).unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! Batches → the transport: several under way at a time, each tried until it is taken, given up or cut.
+//! One batch → the transport: tried until it is taken, given up or cut.
 //!
 //! A batch keeps its sequence number through all its tries, so that a server which has stored it already can tell. The
 //! halves of a batch that was too large get numbers of their own: the number of the whole was refused, so nothing is stored
@@ -6,159 +6,34 @@
 //! another server behind the same address, can a server hold the whole and both halves: doubled, never lost.)
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use tokio::{
-    sync::{mpsc::Receiver, watch},
-    task::JoinSet,
-    time::{Instant, MissedTickBehavior},
-};
-
 use super::{
-    Hurry,
+    backlog::Revision,
     health::{self, Health},
+    lane::{CLOSE_TIMEOUT, Settings, Shared},
     pending::Pending,
 };
 use crate::{
     batch::Envelope,
-    metrics::{Metrics, Reason},
+    metrics::Reason,
     retry::{Next, Policy, Retry},
     transport::{Accepted, Batch, SendError, Transport, header},
     voice::say,
 };
 
-/// No batch is sent whose sequence number is this far above the oldest one under way: a server remembers a window of
-/// numbers to tell doubles, and a batch that is tried for long must not fall out of it.
-const SEQUENCE_SPREAD_MAX: u64 = 64;
-
 /// How often losses are reported on stderr, at most.
 pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How soon what is done by `tick` happens.
-const TICK_INTERVAL: Duration = Duration::from_millis(250);
-
-/// What comes from the pump, in its order.
-pub(super) enum Item {
-    /// To be sent; with the revision of the rules that judged its events.
-    Batch(Pending, Option<Arc<str>>),
-    /// To be answered when all batches before it have ended.
-    Barrier(mpsc::SyncSender<()>),
-}
-
+/// What a lane's batches under way share.
 pub(super) struct Sender {
-    pub(super) envelope: Arc<Envelope>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) policy: Policy,
-    pub(super) in_flight_max: usize,
-    pub(super) instance: String,
-    pub(super) hurry: Arc<Hurry>,
-    pub(super) health: Arc<Mutex<Health>>,
-}
-
-impl Sender {
-    /// Runs until the pump has ended and all its batches have, or until `stop` turns true; what is under way then is dropped,
-    /// and so counted.
-    pub(super) async fn run(
-        self,
-        transport: Arc<dyn Transport>,
-        mut items: Receiver<Item>,
-        mut tick: Box<dyn FnMut() + Send>,
-        mut stop: watch::Receiver<bool>,
-    ) {
-        let line = Arc::new(Line { sender: self, transport, sequence: Mutex::new(1) });
-        let mut tasks = JoinSet::new();
-        let mut under_way = UnderWay::default();
-        let mut open = true;
-        let mut report = tokio::time::interval_at(Instant::now() + REPORT_INTERVAL, REPORT_INTERVAL);
-        let mut ticks = tokio::time::interval(TICK_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
-
-        while open || !tasks.is_empty() {
-            let spread = under_way.oldest().map_or(0, |oldest| line.sequence_next() - oldest);
-            let room = tasks.len() < line.sender.in_flight_max && spread < SEQUENCE_SPREAD_MAX;
-            tokio::select! {
-                item = items.recv(), if open && room => match item {
-                    Some(Item::Batch(pending, revision)) => {
-                        let sequence = line.take_sequence();
-                        let task = tasks.spawn(line.clone().deliver(pending, sequence, revision));
-                        under_way.begin(task.id(), sequence);
-                    }
-                    Some(Item::Barrier(reply)) => under_way.barrier(line.sequence_next(), reply),
-                    None => open = false,
-                },
-                Some(ended) = tasks.join_next_with_id() => {
-                    // A panic below a transport has ended one batch, which counted itself.
-                    let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
-                    under_way.end(id);
-                }
-                _ = ticks.tick() => tick(),
-                _ = report.tick() => line.sender.report(),
-                // An error means that the worker is gone, which is as good a reason to end.
-                _ = stop.wait_for(|stop| *stop) => break,
-            }
-        }
-    }
-
-    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
-        health::lock(&self.health)
-    }
-
-    fn report(&self) {
-        say_all(self.health().report(std::time::Instant::now(), &self.metrics.snapshot()));
-    }
-}
-
-/// Which batches are under way, by the sequence number that each began with, and who waits for them.
-#[derive(Default)]
-struct UnderWay {
-    tasks: HashMap<tokio::task::Id, u64>,
-    begun: BTreeMap<u64, ()>,
-    barriers: VecDeque<(u64, mpsc::SyncSender<()>)>,
-}
-
-impl UnderWay {
-    fn oldest(&self) -> Option<u64> {
-        self.begun.keys().next().copied()
-    }
-
-    fn begin(&mut self, id: tokio::task::Id, sequence: u64) {
-        self.tasks.insert(id, sequence);
-        self.begun.insert(sequence, ());
-    }
-
-    fn end(&mut self, id: tokio::task::Id) {
-        if let Some(sequence) = self.tasks.remove(&id) {
-            self.begun.remove(&sequence);
-        }
-        self.answer();
-    }
-
-    /// `reply` hears when nothing below `sequence` is under way any more.
-    fn barrier(&mut self, sequence: u64, reply: mpsc::SyncSender<()>) {
-        self.barriers.push_back((sequence, reply));
-        self.answer();
-    }
-
-    fn answer(&mut self) {
-        let oldest = self.oldest().unwrap_or(u64::MAX);
-        while let Some((sequence, reply)) = self.barriers.pop_front() {
-            if oldest < sequence {
-                return self.barriers.push_front((sequence, reply));
-            }
-            // Who asked may have stopped waiting.
-            let _ = reply.try_send(());
-        }
-    }
-}
-
-/// What the tasks share.
-struct Line {
-    sender: Sender,
+    shared: Arc<Shared>,
     transport: Arc<dyn Transport>,
+    envelope: Arc<Envelope>,
+    policy: Policy,
+    instance: String,
     /// The next sequence number.
     sequence: Mutex<u64>,
 }
@@ -170,18 +45,30 @@ enum End {
     Lost(Reason, String),
 }
 
-impl Line {
-    fn sequence_next(&self) -> u64 {
+impl Sender {
+    pub(super) fn new(settings: Settings, shared: Arc<Shared>, transport: Arc<dyn Transport>) -> Self {
+        let Settings { envelope, retry: policy, instance, .. } = settings;
+        Self { shared, transport, envelope, policy, instance, sequence: Mutex::new(1) }
+    }
+
+    /// Gives up connections.
+    pub(super) async fn close(&self) {
+        // What the transport does not end by itself falls with the runtime.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.transport.close()).await;
+    }
+
+    pub(super) fn sequence_next(&self) -> u64 {
         *self.sequence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_sequence(&self) -> u64 {
+    pub(super) fn take_sequence(&self) -> u64 {
         let mut next = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
         *next += 1;
         *next - 1
     }
 
-    async fn deliver(self: Arc<Self>, first: Pending, sequence: u64, revision: Option<Arc<str>>) {
+    /// Ends when each record of the batch has been sent or lost.
+    pub(super) async fn deliver(self: Arc<Self>, first: Pending, sequence: u64, revision: Revision) {
         // A stack: the first half goes before the second, and a half of a half before either.
         let mut stack = vec![(first, sequence)];
         while let Some((pending, sequence)) = stack.pop() {
@@ -189,29 +76,29 @@ impl Line {
                 End::Sent(accepted) => {
                     if accepted.rejected > 0 {
                         let reason = if accepted.message.is_empty() { "no reason given" } else { &accepted.message };
-                        self.sender.health().refused(Reason::Rejected, reason);
+                        self.health().refused(Reason::Rejected, reason);
                     }
                     let in_part = accepted.rejected > 0;
                     pending.sent(&accepted);
                     if in_part {
-                        self.sender.report();
+                        self.report();
                     }
                 }
                 End::Lost(reason, message) => {
-                    self.sender.health().refused(reason, &message);
+                    self.health().refused(reason, &message);
                     pending.lost(reason);
-                    self.sender.report();
+                    self.report();
                 }
-                End::TooLarge(message) => match pending.split(&self.sender.envelope) {
+                End::TooLarge(message) => match pending.split(&self.envelope) {
                     Ok((first, second)) => {
                         let first = (first, self.take_sequence());
                         let second = (second, self.take_sequence());
                         stack.extend([second, first]);
                     }
                     Err(single) => {
-                        self.sender.health().refused(Reason::Oversize, &message);
+                        self.health().refused(Reason::Oversize, &message);
                         single.lost(Reason::Oversize);
-                        self.sender.report();
+                        self.report();
                     }
                 },
             }
@@ -219,7 +106,7 @@ impl Line {
     }
 
     async fn try_until_end(&self, pending: &Pending, sequence: u64, revision: Option<&str>) -> End {
-        let mut retry = Retry::new(self.sender.policy, std::time::Instant::now());
+        let mut retry = Retry::new(self.policy, std::time::Instant::now());
         loop {
             let (message, after) = match self.transport.send(self.batch(pending, sequence, revision)).await {
                 Ok(accepted) => {
@@ -231,9 +118,9 @@ impl Line {
                 Err(SendError::Retryable { message, after }) => (message, after),
             };
             let now = std::time::Instant::now();
-            let said = self.sender.health().failed(now, &message, &self.sender.metrics.snapshot());
+            let said = self.health().failed(now, &message, &self.shared.metrics.snapshot());
             say_all(said);
-            if self.sender.hurry.waiting.load(Relaxed) > 0 {
+            if self.shared.hurry.waiting.load(Relaxed) > 0 {
                 retry.restart();
             }
             match retry.failed(now, after, fastrand::f64()) {
@@ -243,21 +130,20 @@ impl Line {
                     tokio::select! {
                         () = tokio::time::sleep(delay) => {}
                         // Somebody waits for a flush, or another batch got through.
-                        () = self.sender.hurry.notify.notified() => retry.restart(),
+                        () = self.shared.hurry.notify.notified() => retry.restart(),
                     }
                 }
             }
-            self.sender.metrics.retried();
+            self.shared.metrics.retried();
         }
     }
 
     fn batch(&self, pending: &Pending, sequence: u64, revision: Option<&str>) -> Batch {
-        let mut headers =
-            vec![(header::INSTANCE, self.sender.instance.clone()), (header::SEQUENCE, sequence.to_string())];
+        let mut headers = vec![(header::INSTANCE, self.instance.clone()), (header::SEQUENCE, sequence.to_string())];
         if let Some(revision) = revision {
             headers.push((header::RULES, revision.to_owned()));
         }
-        let lost = self.sender.metrics.lost_header();
+        let lost = self.shared.metrics.lost_header();
         if !lost.is_empty() {
             headers.push((header::LOST, lost));
         }
@@ -266,12 +152,20 @@ impl Line {
     }
 
     fn recovered(&self) {
-        let (was_down, line) =
-            self.sender.health().succeeded(std::time::Instant::now(), &self.sender.metrics.snapshot());
+        let (was_down, line) = self.health().succeeded(std::time::Instant::now(), &self.shared.metrics.snapshot());
         say_all(line);
         if was_down {
-            self.sender.hurry.notify.notify_waiters();
+            self.shared.hurry.notify.notify_waiters();
         }
+    }
+
+    /// Says on stderr what was lost, when it is time to.
+    pub(super) fn report(&self) {
+        say_all(self.health().report(std::time::Instant::now(), &self.shared.metrics.snapshot()));
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        health::lock(&self.shared.health)
     }
 }
 
