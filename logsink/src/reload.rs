@@ -53,7 +53,7 @@ pub struct Refused {
 #[derive(Debug)]
 pub struct Reload {
     active: ArcSwap<Active>,
-    /// The same as in `active`, for a look without taking the snapshot.
+    /// The same as in `active`, a little later, for a look without taking the snapshot.
     generation: AtomicU64,
     /// When the next rule expires, `u64::MAX` for never.
     expiry_ns: AtomicU64,
@@ -110,8 +110,9 @@ impl Reload {
         let generation = old.generation + 1;
         self.expiry_ns.store(rules.next_expiry(unix_now_ns()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.active.store(Arc::new(Active { rules, revision: revision.to_owned(), generation }));
-        self.generation.store(generation, Ordering::Release);
         rebuild_interest();
+        // Every callsite has been judged by now: events need only look it up.
+        self.generation.store(generation, Ordering::Release);
         // Last: who reads of the new revision may rely on every callsite having been asked.
         let mut status = self.lock();
         if let Some(refused) = refused.as_ref().filter(|refused| status.refused.as_ref() != Some(refused)) {

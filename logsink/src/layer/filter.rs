@@ -48,6 +48,11 @@ impl RulesFilter {
         } else {
             self.wants_span(meta)
         };
+        if wanted && meta.is_event() {
+            // Here, on the thread that swaps the rules, rather than in the callsite's next event: with a thousand rules it
+            // takes longer than an event should.
+            callsite::prepare(meta, self.capture).judge(meta, self.layer, &self.reload);
+        }
         if wanted { CallsiteInterest::always() } else { CallsiteInterest::never() }
     }
 
