@@ -44,20 +44,28 @@ pub(crate) enum Place {
     Nowhere,
 }
 
+/// Fields that have a bit of their own; [`NO_BLOCK`] is the one that is left.
+pub(crate) const BITS: usize = 63;
+
+/// Always among the bits of recorded fields, so that a `block_bit` of all bits is never free.
+pub(crate) const NO_BLOCK: u64 = 1 << BITS;
+
 /// How one field of a callsite is written. On cache lines of its own, and a power of two in size.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct FieldPlan {
-    /// One of 64 bits for each of the first 64 fields of the callsite; 0 for later ones.
+    /// One bit for each of the first [`BITS`] fields of the callsite; 0 for later ones.
     pub(crate) bit: u64,
+    /// The same where there is a `block`, else all bits: one look tells that a field has none or was there before.
+    pub(crate) block_bit: u64,
     pub(crate) place: Place,
     /// The attribute's key.
     pub(crate) name: &'static str,
     /// The same, as the encoded field `KeyValue.key`.
     pub(crate) key: Box<[u8]>,
-    /// Everything before a short value, its two lengths left open; `None` when the key is too long for it, or the field is
-    /// no attribute.
-    pub(crate) block: Option<Block>,
+    /// Everything before a short value, its two lengths left open; empty when the key is too long for it, or the field is no
+    /// attribute.
+    pub(crate) block: Block,
     /// How an error in this field repeats its message, when the field is one that errors are put in.
     pub(crate) exception: Option<Box<FieldPlan>>,
 }
@@ -66,7 +74,8 @@ impl FieldPlan {
     fn attribute(name: &'static str) -> Self {
         let mut key = Vec::new();
         push_delimited(&mut key, tag::KEY, name.as_bytes());
-        Self { bit: 0, place: Place::Attribute, name, block: Block::new(&key), key: key.into(), exception: None }
+        let block = Block::new(&key).unwrap_or_default();
+        Self { bit: 0, block_bit: u64::MAX, place: Place::Attribute, name, block, key: key.into(), exception: None }
     }
 }
 
@@ -78,12 +87,22 @@ pub(crate) struct Block {
     last: u8,
 }
 
+impl Default for Block {
+    fn default() -> Self {
+        Self { bytes: [0; Self::SIZE], last: 0 }
+    }
+}
+
 impl Block {
     /// A power of two, for [`Block::last`].
     pub(crate) const SIZE: usize = 64;
 
     /// The longest `KeyValue` whose length is one byte of varint.
     pub(crate) const SHORT_MAX: usize = 127;
+
+    fn is_empty(&self) -> bool {
+        self.last == 0
+    }
 
     fn new(key: &[u8]) -> Option<Self> {
         let last = 1 + 1 + key.len() + 1;
@@ -166,7 +185,7 @@ impl Callsite {
                 _ => raw.strip_prefix("r#").unwrap_or(raw),
             };
             let mut plan = FieldPlan::attribute(name);
-            plan.bit = 1_u64.checked_shl(field.index() as u32).unwrap_or(0);
+            plan.bit = if field.index() < BITS { 1 << field.index() } else { 0 };
             if name == "message" {
                 plan.place = Place::Body;
             }
@@ -177,8 +196,8 @@ impl Callsite {
             if hidden {
                 plan.place = Place::Nowhere;
             }
-            if plan.place != Place::Attribute {
-                plan.block = None;
+            if plan.place == Place::Attribute && !plan.block.is_empty() {
+                plan.block_bit = plan.bit;
             }
             fields.push(plan);
         }
@@ -271,19 +290,19 @@ pub(crate) struct Cache {
     entries: [Option<Entry>; CACHE_ENTRIES],
 }
 
-struct Entry {
+/// A callsite in a thread's table.
+pub(crate) struct Entry {
     address: usize,
     interest: Interest,
     callsite: &'static Callsite,
     judged: Arc<Judged>,
 }
 
-/// A callsite with what is in store for it.
+/// A callsite, and whether the rules have to be asked.
 #[derive(Clone, Copy)]
-pub(crate) struct Known<'c> {
+pub(crate) struct Known {
     pub(crate) callsite: &'static Callsite,
     pub(crate) interest: Interest,
-    pub(crate) judged: &'c Judged,
 }
 
 impl Cache {
@@ -291,28 +310,32 @@ impl Cache {
         Self { generation: 0, entries: [const { None }; CACHE_ENTRIES] }
     }
 
-    /// Looks the callsite up, for the rules that are in force.
+    /// What is known of a callsite by the rules of this generation; `look_up` asks the table of all threads.
     #[inline(always)]
     pub(crate) fn get(
         &mut self,
         meta: &'static Metadata<'static>,
-        layer: u64,
-        capture: Capture,
-        reload: &Reload,
-    ) -> Known<'_> {
+        generation: u64,
+        look_up: impl FnOnce() -> Entry,
+    ) -> Known {
         let address = address(meta);
-        let generation = reload.generation();
         if self.generation != generation {
             self.renew(generation);
         }
-        let entry = &mut self.entries[(address >> 5) % CACHE_ENTRIES];
+        let entry = &mut self.entries[place(address)];
         if !entry.as_ref().is_some_and(|entry| entry.address == address) {
-            *entry = Some(Entry::new(meta, layer, capture, reload));
+            *entry = Some(look_up());
         }
         match entry {
-            Some(entry) => Known { callsite: entry.callsite, interest: entry.interest, judged: &entry.judged },
+            Some(entry) => Known { callsite: entry.callsite, interest: entry.interest },
             None => unreachable!("filled above"),
         }
+    }
+
+    /// What the rules have in store for the callsite that was looked up last.
+    pub(crate) fn judged(&self, meta: &Metadata<'_>) -> Option<&Judged> {
+        let address = address(meta);
+        self.entries[place(address)].as_ref().filter(|entry| entry.address == address).map(|entry| &*entry.judged)
     }
 
     #[cold]
@@ -323,10 +346,14 @@ impl Cache {
     }
 }
 
+/// Where a callsite's entry is.
+#[inline]
+fn place(address: usize) -> usize {
+    (address >> 5) % CACHE_ENTRIES
+}
+
 impl Entry {
-    #[cold]
-    #[inline(never)]
-    fn new(meta: &'static Metadata<'static>, layer: u64, capture: Capture, reload: &Reload) -> Self {
+    pub(crate) fn new(meta: &'static Metadata<'static>, layer: u64, capture: Capture, reload: &Reload) -> Self {
         let callsite = prepare(meta, capture);
         let judged = callsite.judge(meta, layer, reload);
         Self { address: address(meta), interest: judged.plan.interest, callsite, judged }

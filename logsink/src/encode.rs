@@ -104,11 +104,36 @@ impl Scalar {
     }
 }
 
+impl Scalar {
+    /// With zeros behind it.
+    #[inline]
+    pub(crate) fn padded(&self) -> &[u8; Scalar::SIZE] {
+        &self.bytes
+    }
+}
+
 /// Writes an integer as an `AnyValue` and tells its length.
 #[inline]
 pub(crate) fn write_int(bytes: &mut [u8; Scalar::SIZE], value: i64) -> usize {
     bytes[0] = tag::INT;
     1 + write_varint(&mut bytes[1..], value as u64)
+}
+
+/// The first integer that [`write_short_int`] does not write.
+pub(crate) const SHORT_INT_END: i64 = 1 << 14;
+
+/// As [`write_int`], of an integer from 0 to [`SHORT_INT_END`], which has at most two bytes.
+#[inline]
+pub(crate) fn write_short_int(bytes: &mut [u8; Scalar::SIZE], value: i64) -> usize {
+    debug_assert!((0..SHORT_INT_END).contains(&value));
+    bytes[0] = tag::INT;
+    bytes[1] = value as u8;
+    if value < 0x80 {
+        return 2;
+    }
+    bytes[1] |= 0x80;
+    bytes[2] = (value >> 7) as u8;
+    3
 }
 
 /// As [`write_int`].
@@ -203,11 +228,18 @@ pub(crate) fn push_text(out: &mut Vec<u8>, key: &str, text: &str) {
     push_delimited(out, tag::STRING, text.as_bytes());
 }
 
+/// The same with text in parts, `bytes` long in all.
+pub(crate) fn push_text_of<'t>(out: &mut Vec<u8>, key: &str, bytes: usize, parts: impl Iterator<Item = &'t str>) {
+    open_attribute(out, key, 1 + varint_length(bytes) + bytes);
+    out.push(tag::STRING);
+    out.extend_from_slice(Varint::new(bytes as u64).as_bytes());
+    parts.for_each(|part| out.extend_from_slice(part.as_bytes()));
+}
+
 /// Appends everything before an attribute's value of `any` bytes, and makes room for that in the same step.
 fn open_attribute(out: &mut Vec<u8>, key: &str, any: usize) {
     let length = 1 + varint_length(key.len()) + key.len() + 1 + varint_length(any) + any;
-    // Exact, because a span keeps its fields boxed: what is over would be given back at the cost of another allocation.
-    out.reserve_exact(1 + varint_length(length) + length);
+    out.reserve(1 + varint_length(length) + length);
     out.push(tag::ATTRIBUTE);
     out.extend_from_slice(Varint::new(length as u64).as_bytes());
     push_delimited(out, tag::KEY, key.as_bytes());

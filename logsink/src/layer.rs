@@ -8,6 +8,7 @@
 //! costs. A subscriber's only layer speaks for all of it ([`LogsinkLayer::sole`]), which spares every event the book-keeping
 //! of filters. Added bare, the layer filters by itself, but every event gets as far as it.
 
+mod around;
 mod filter;
 #[cfg(feature = "opentelemetry")]
 mod otel;
@@ -28,17 +29,17 @@ pub use self::filter::RulesFilter;
 use self::thread::State;
 use crate::{
     Severity,
-    callsite::{self, Callsite, Judged, Known},
+    callsite::{self, Callsite, Entry, Judged, Known},
     clock,
     encode::{
-        event::{EventEncoder, FINISH_BYTES, close_frame},
+        event::{EventEncoder, FINISH_BYTES},
         view::{RecordView, rewrite},
     },
     filter::{Fate, rules::Interest},
     metrics::{Metrics, Reason},
-    queue::{self, Draft, Producer},
+    queue::{Draft, Producer},
     reload::Reload,
-    span::{self as spans, Context, stack::Stack},
+    span::{self as spans, stack::Stack},
 };
 
 /// What is sent beside an event's own fields, level, message and target.
@@ -124,134 +125,56 @@ impl LogsinkLayer {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let State { stray, callsites, outside, inside, scratch, writer, .. } = state;
-        let Known { callsite, interest, judged } = callsites.get(event.metadata(), self.id, self.capture, &self.reload);
+        let State { callsites, around, writer, scratch, .. } = state;
+        let meta = event.metadata();
+        let Known { callsite, interest } = callsites.get(meta, self.reload.generation(), || self.look_up(meta));
         if interest == Interest::Never {
             return Err(Reason::FilteredByBase);
         }
-        let around = self.context(outside, inside, stack, *stray, event, context);
-        let mut draft = writer.draft(around.len() + FINISH_BYTES, callsite.severity);
-        if !draft.room(callsite.head.len()) {
-            return Err(draft.refusal());
-        }
+        let around = around.get(self, stack, event, context);
         let now = clock::now();
-        let mut encoder = EventEncoder::new(draft, callsite, now);
-        let unfinished = Unfinished { metrics: &self.metrics, severity: callsite.severity };
+        let mut encoder = EventEncoder::new(writer.draft(around.len() + FINISH_BYTES, callsite.severity), callsite);
+        if !encoder.begin(callsite, now) {
+            return Err(encoder.draft.refusal());
+        }
+        let unfinished = Unfinished { layer: self, callsite };
         event.record(&mut encoder);
         std::mem::forget(unfinished);
-        let outcome = encoder.finish();
-        let draft = &mut encoder.draft;
-        if draft.failed() {
-            return Err(draft.refusal());
+        if !encoder.finish(callsite, around) {
+            return Err(encoder.draft.refusal());
         }
-        around.append(draft, callsite, &outcome);
-        close_frame(draft);
         if interest == Interest::Sometimes {
-            self.judge(draft, callsite, judged, now, scratch)?;
+            self.judge(&mut encoder.draft, callsite, callsites.judged(meta), now, scratch)?;
         }
-        draft.commit()?;
-        self.count_truncated(outcome.truncated + around.left_out);
+        encoder.draft.commit()?;
+        let truncated = encoder.truncated + around.left_out;
+        if truncated > 0 {
+            self.count_truncated(truncated);
+        }
         Ok(())
     }
 
-    #[inline]
+    /// For an event inside another one, or made while the thread ends.
+    #[cold]
+    #[inline(never)]
+    fn emit_apart<S>(&self, event: &Event<'_>, context: &LayerContext<'_, S>) -> Result<(), Reason>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        thread::apart(self.id, &self.queue, |state, stack| self.emit(state, stack, event, context))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_up(&self, meta: &'static Metadata<'static>) -> Entry {
+        Entry::new(meta, self.id, self.capture, &self.reload)
+    }
+
+    #[cold]
+    #[inline(never)]
     fn count_truncated(&self, values: u32) {
         (0..values).for_each(|_| self.metrics.truncated());
     }
-
-    /// What the event gets from its thread and spans, from what the thread keeps or built anew.
-    #[inline(always)]
-    fn context<'c, S>(
-        &self,
-        outside: &'c mut Context,
-        inside: &'c mut Context,
-        stack: Option<&Stack>,
-        stray: bool,
-        event: &Event<'_>,
-        context: &LayerContext<'_, S>,
-    ) -> &'c Context
-    where
-        S: Subscriber + for<'a> LookupSpan<'a>,
-    {
-        let thread = match stack {
-            Some(stack) if event.is_contextual() => stack,
-            _ => return self.context_elsewhere(outside, inside, stack, stray, event, context),
-        };
-        let Some(leaf) = thread.current(self.id) else { return self.context_outside(outside) };
-        if thread.watches(self.id, leaf) && inside.is_of(leaf) {
-            return inside;
-        }
-        self.context_of(outside, inside, stack.filter(|_| !stray), &span::Id::from_u64(leaf), context)
-    }
-
-    /// For an event that names its parent, or is made while the thread ends: then only the registry still knows.
-    #[cold]
-    #[inline(never)]
-    fn context_elsewhere<'c, S>(
-        &self,
-        outside: &'c mut Context,
-        inside: &'c mut Context,
-        stack: Option<&Stack>,
-        stray: bool,
-        event: &Event<'_>,
-        context: &LayerContext<'_, S>,
-    ) -> &'c Context
-    where
-        S: Subscriber + for<'a> LookupSpan<'a>,
-    {
-        let parent = match event.is_contextual() {
-            true => context.lookup_current().map(|span| span.id()),
-            false => event.parent().cloned(),
-        };
-        let Some(parent) = parent else { return self.context_outside(outside) };
-        // The thread need not be in this span: nothing would tell when its id stands for another.
-        if let Some(stack) = stack.filter(|_| !stray) {
-            stack.watch_none();
-        }
-        self.context_of(outside, inside, None, &parent, context)
-    }
-
-    #[inline(always)]
-    fn context_outside<'c>(&self, outside: &'c mut Context) -> &'c Context {
-        if !outside.is_built() {
-            outside.build_thread(self.capture);
-        }
-        outside
-    }
-
-    /// `entered`: where the thread is in this span, and the context stays with it.
-    #[inline(never)]
-    fn context_of<'c, S>(
-        &self,
-        outside: &'c mut Context,
-        inside: &'c mut Context,
-        entered: Option<&Stack>,
-        leaf: &span::Id,
-        context: &LayerContext<'_, S>,
-    ) -> &'c Context
-    where
-        S: Subscriber + for<'a> LookupSpan<'a>,
-    {
-        // A parent that this layer does not see (filtered out, or closed) gives nothing.
-        let Some(span) = context.span(leaf) else { return self.context_outside(outside) };
-        if !(inside.is_of(leaf.into_u64()) && inside.serial() == spans::serial(&span)) {
-            let thread = self.context_outside(outside);
-            inside.build_span(self.capture, thread, &span, |ids| self.push_ids(leaf, ids));
-        }
-        if let Some(stack) = entered {
-            stack.watch(self.id, leaf.into_u64());
-        }
-        inside
-    }
-
-    /// Appends the trace's fields, if the span is part of a trace.
-    #[cfg(feature = "opentelemetry")]
-    fn push_ids(&self, leaf: &span::Id, ids: &mut Vec<u8>) {
-        self.tracer.push_ids(leaf, ids);
-    }
-
-    #[cfg(not(feature = "opentelemetry"))]
-    fn push_ids(&self, _: &span::Id, _: &mut Vec<u8>) {}
 
     /// Asks the rules about a complete record, and changes it as they wish.
     #[cold]
@@ -260,17 +183,16 @@ impl LogsinkLayer {
         &self,
         draft: &mut Draft<'_>,
         callsite: &Callsite,
-        judged: &Judged,
+        judged: Option<&Judged>,
         now: u64,
         scratch: &mut Vec<u8>,
     ) -> Result<(), Reason> {
         let active = self.reload.active();
         let view = RecordView::new(draft.written(), active.rules.service(), callsite.severity);
-        let verdict = if judged.is_of(self.id, active.generation) {
-            active.rules.decide_by(&judged.plan, &view, now)
-        } else {
+        let verdict = match judged.filter(|judged| judged.is_of(self.id, active.generation)) {
+            Some(judged) => active.rules.decide_by(&judged.plan, &view, now),
             // Swapped since the callsite was looked up.
-            active.rules.decide(&view, now)
+            None => active.rules.decide(&view, now),
         };
         match verdict.fate {
             Fate::Keep => {}
@@ -296,14 +218,14 @@ impl LogsinkLayer {
 }
 
 /// Counts an event whose values panic while they are formatted: dropped by nothing but the panic.
-struct Unfinished<'m> {
-    metrics: &'m Metrics,
-    severity: Severity,
+struct Unfinished<'l> {
+    layer: &'l LogsinkLayer,
+    callsite: &'static Callsite,
 }
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        self.metrics.dropped(Reason::Panicked, self.severity);
+        self.layer.metrics.dropped(Reason::Panicked, self.callsite.severity);
     }
 }
 
@@ -353,13 +275,14 @@ where
 
     #[inline(always)]
     fn on_event(&self, event: &Event<'_>, context: LayerContext<'_, S>) {
-        let result = if queue::is_own_thread() {
-            Err(Reason::OwnThread)
-        } else {
-            thread::with_state(self.id, &self.queue, |state, stack| self.emit(state, stack, event, &context))
-                .unwrap_or(Err(Reason::Reentrant))
+        let outcome = match thread::lend() {
+            Some(mut lent) => match lent.state(self.id, &self.queue) {
+                Ok((state, stack)) => self.emit(state, Some(stack), event, &context),
+                Err(reason) => Err(reason),
+            },
+            None => self.emit_apart(event, &context),
         };
-        if let Err(reason) = result {
+        if let Err(reason) = outcome {
             self.refused(reason, event);
         }
     }

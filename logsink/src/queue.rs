@@ -37,7 +37,7 @@ use chunk::{Chunks, NO_CHUNK};
 use closing::Closing;
 pub(crate) use levels::Levels;
 pub(crate) use signal::Waker;
-pub(crate) use writer::{Draft, Writer};
+pub(crate) use writer::{COPY_SHORT_MAX, Draft, Writer, copy_short};
 
 /// `ScopeLogs.log_records`, length-delimited: the first byte of every record.
 pub(crate) const FRAME_TAG: u8 = 0x12;
@@ -364,7 +364,7 @@ thread_local! {
 }
 
 /// Marks the calling thread as the library's own, or as one of its clients': its events are refused, since sending an
-/// event about sending events would never end.
+/// event about sending events would never end. To be called before the thread's first event.
 pub(crate) fn mark_own_thread() {
     OWN_THREAD.set(true);
 }

@@ -4,6 +4,7 @@
 //! of all spans around it and the trace. It is built when it is first needed and kept by the thread, so an event in the
 //! same span costs one copy. Where two spans have a field of the same name, the innermost is shown.
 
+mod buffer;
 mod fields;
 pub(crate) mod stack;
 
@@ -15,15 +16,12 @@ use tracing_subscriber::{
     registry::{LookupSpan, SpanRef},
 };
 
-use fields::{SpanFields, epoch, record};
+pub(crate) use fields::epoch;
+use fields::{SPAN_VALUE_BYTES_MAX, SpanFields, SpanVisitor};
 
 use crate::{
-    callsite::{Callsite, Place, name, name_bit},
-    encode::{
-        Scalar,
-        event::{EXCEPTION_MESSAGE, Outcome},
-        push_attribute, push_text,
-    },
+    callsite::{BITS, Callsite, Place, name, name_bit},
+    encode::{Scalar, event::EXCEPTION_MESSAGE, push_attribute, push_text, push_text_of},
     layer::Capture,
     queue::Draft,
 };
@@ -50,6 +48,8 @@ pub(crate) struct Context {
     attributes: Vec<(&'static str, Range<usize>)>,
     /// [`name_bit`] of every name in `attributes`.
     name_bits: u64,
+    /// Names of spans from the innermost out, while a path is made; kept for its memory.
+    names: Vec<&'static str>,
     /// Values that had no room.
     pub(crate) left_out: u32,
 }
@@ -60,15 +60,23 @@ impl Context {
         self.epoch != 0
     }
 
-    /// Whether it shows all that was recorded for a span of this id: the present one, or one that had the id before.
-    #[inline]
-    pub(crate) fn is_of(&self, span: u64) -> bool {
-        self.span == span && self.epoch == epoch()
-    }
-
-    /// The serial number of the span that it shows.
-    pub(crate) fn serial(&self) -> u64 {
-        self.serial
+    /// Whether it shows this span, and all values that were recorded for it and the spans around it.
+    pub(crate) fn still_shows<S>(&mut self, leaf: &SpanRef<'_, S>) -> bool
+    where
+        S: for<'a> LookupSpan<'a>,
+    {
+        let epoch = epoch();
+        if !self.is_built() || self.span != leaf.id().into_u64() || self.serial != serial(leaf) {
+            return false;
+        }
+        // Mostly it was another span that got a value.
+        let is_newer = |fields: &SpanFields| fields.epoch() > self.epoch;
+        let changed = self.epoch != epoch
+            && leaf.scope().take(DEPTH_MAX).any(|span| span.extensions().get::<SpanFields>().is_some_and(is_newer));
+        if !changed {
+            self.epoch = epoch;
+        }
+        !changed
     }
 
     /// How many bytes it adds to a record.
@@ -116,23 +124,37 @@ impl Context {
         self.left_out = thread.left_out;
         let epoch = epoch();
         if capture.spans {
-            let mut path: Vec<&'static str> = leaf.scope().take(DEPTH_MAX).map(|span| span.name()).collect();
-            path.reverse();
-            let path = path.join(":");
             self.push(name::SPAN_NAME, |out| push_text(out, name::SPAN_NAME, leaf.name()));
-            self.push(name::SPAN_PATH, |out| push_text(out, name::SPAN_PATH, fields::shortened(&path).as_ref()));
+            self.names.clear();
             // From the innermost out: a name that is there already stays.
             for span in leaf.scope().take(DEPTH_MAX) {
+                self.names.push(span.name());
                 if let Some(fields) = span.extensions().get::<SpanFields>() {
-                    for field in fields.iter() {
-                        self.push(field.name, |out| out.extend_from_slice(&field.encoded));
-                    }
+                    fields.iter().filter(|(name, _)| *name != name::SPAN_PATH).for_each(|(name, encoded)| {
+                        self.push(name, |out| out.extend_from_slice(encoded));
+                    });
                 }
             }
+            self.push_path();
         }
         self.ids_at = self.bytes.len();
         ids(&mut self.bytes);
         (self.span, self.serial, self.epoch) = (leaf.id().into_u64(), serial(leaf), epoch);
+    }
+
+    /// `outer:inner` of the names that were collected from the inside out.
+    fn push_path(&mut self) {
+        let names = std::mem::take(&mut self.names);
+        let bytes = names.iter().map(|name| name.len() + 1).sum::<usize>().saturating_sub(1);
+        if bytes <= SPAN_VALUE_BYTES_MAX {
+            let separated =
+                names.iter().rev().enumerate().flat_map(|(at, name)| [if at == 0 { "" } else { ":" }, name]);
+            self.push(name::SPAN_PATH, |out| push_text_of(out, name::SPAN_PATH, bytes, separated));
+        } else {
+            let path = names.iter().rev().copied().collect::<Vec<_>>().join(":");
+            self.push(name::SPAN_PATH, |out| push_text(out, name::SPAN_PATH, &fields::shortened(&path)));
+        }
+        self.names = names;
     }
 
     fn clear(&mut self) {
@@ -159,27 +181,28 @@ impl Context {
         self.name_bits |= name_bit(key);
     }
 
-    /// Appends itself to an event's record, without the attributes that the event brings itself.
-    #[inline]
-    pub(crate) fn append(&self, draft: &mut Draft<'_>, callsite: &Callsite, event: &Outcome) {
-        draft.open_reserve();
+    /// Appends itself to an event's record, without the attributes that the event brings itself: `recorded` says which of the
+    /// callsite's first [`BITS`] fields have a value, `exception` whether [`EXCEPTION_MESSAGE`] was added.
+    #[inline(always)]
+    pub(crate) fn append(&self, draft: &mut Draft<'_>, callsite: &Callsite, recorded: u64, exception: bool) {
         if self.name_bits & callsite.name_bits == 0 {
             draft.put(&self.bytes);
         } else {
-            self.append_others(draft, callsite, event);
+            self.append_others(draft, callsite, recorded, exception);
         }
     }
 
     #[cold]
-    fn append_others(&self, draft: &mut Draft<'_>, callsite: &Callsite, event: &Outcome) {
+    #[inline(never)]
+    fn append_others(&self, draft: &mut Draft<'_>, callsite: &Callsite, recorded: u64, exception: bool) {
         for (name, range) in &self.attributes {
-            let brought = (event.exception && *name == EXCEPTION_MESSAGE)
+            let brought = (exception && *name == EXCEPTION_MESSAGE)
                 || callsite.fields.iter().enumerate().any(|(index, field)| {
-                    // Beyond the 64th field it is not known whether it has a value; a missing attribute is better than
+                    // Beyond these fields it is not known whether it has a value; a missing attribute is better than
                     // a double one.
                     field.place == Place::Attribute
                         && field.name == *name
-                        && (index >= 64 || event.recorded & (1 << index) != 0)
+                        && (index >= BITS || recorded & (1 << index) != 0)
                 });
             if !brought {
                 draft.put(&self.bytes[range.clone()]);
@@ -202,7 +225,7 @@ pub(crate) fn serial<S>(span: &SpanRef<'_, S>) -> u64
 where
     S: for<'a> LookupSpan<'a>,
 {
-    span.extensions().get::<SpanFields>().map_or(0, |fields| fields.serial)
+    span.extensions().get::<SpanFields>().map_or(0, SpanFields::serial)
 }
 
 /// Keeps the fields of a new span. Tells how many values were cut.
@@ -211,15 +234,13 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     // Before the span's extensions are locked: this may run the user's code, which may log.
-    let (fields, truncated) = record(|visitor| attributes.record(visitor));
+    let mut visitor = SpanVisitor::of_span();
+    attributes.record(&mut visitor);
     if let Some(span) = context.span(id) {
-        let mut extensions = span.extensions_mut();
         // Two layers of this library in one subscriber share them.
-        if extensions.get_mut::<SpanFields>().is_none() {
-            extensions.insert(SpanFields::new(fields));
-        }
+        span.extensions_mut().replace(visitor.kept);
     }
-    truncated
+    visitor.truncated
 }
 
 /// Adds fields that a span was given later. Tells how many values were cut.
@@ -227,12 +248,12 @@ pub(crate) fn on_record<S>(values: &span::Record<'_>, id: &span::Id, context: &L
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let (fields, truncated) = record(|visitor| values.record(visitor));
-    if let Some(span) = context.span(id) {
-        if let Some(kept) = span.extensions_mut().get_mut::<SpanFields>() {
-            kept.update(fields);
-        }
-        fields::advance_epoch();
+    let mut visitor = SpanVisitor::of_values();
+    values.record(&mut visitor);
+    if let Some(span) = context.span(id)
+        && let Some(kept) = span.extensions_mut().get_mut::<SpanFields>()
+    {
+        kept.update(&visitor.kept);
     }
-    truncated
+    visitor.truncated
 }

@@ -11,12 +11,13 @@ use std::{
 use tracing_core::field::{Field, Visit};
 
 use super::{
-    FRAME_BYTES, MARKER_BYTES_MAX, Scalar, Varint, cut, padded, padded_word, tag, varint_length, write_bool,
-    write_double, write_error, write_int, write_marker,
+    FRAME_BYTES, MARKER_BYTES_MAX, SHORT_INT_END, Scalar, Varint, cut, padded, padded_word, tag, varint_length,
+    write_bool, write_double, write_error, write_int, write_marker, write_short_int,
 };
 use crate::{
-    callsite::{Block, Callsite, FieldPlan, Place},
-    queue::{Draft, FRAME_TAG},
+    callsite::{Block, Callsite, FieldPlan, NO_BLOCK, Place},
+    queue::{COPY_SHORT_MAX, Draft, FRAME_TAG, copy_short},
+    span::Context,
 };
 
 /// Tags and lengths around one value, key aside: `32 LLL 0a LLL … 12 LLL 0a LLL`.
@@ -27,6 +28,10 @@ const SCALAR_BYTES_MAX: usize = Block::SIZE + Scalar::SIZE;
 
 /// Tag and length of the text in an `AnyValue`, as short as they can be.
 const SHORT_TEXT_HEADER_BYTES: usize = 2;
+
+/// Text that is copied in place: a block's rest and this are together short enough for lengths of one byte.
+const SHORT_TEXT_MAX: usize = COPY_SHORT_MAX;
+const _: () = assert!(Block::SIZE + SHORT_TEXT_HEADER_BYTES + SHORT_TEXT_MAX <= Block::SHORT_MAX);
 
 /// `2a LLL 0a LLL` before a body, the last part of `32 LLL 0a LLL … 12 LLL 0a LLL` before an attribute.
 const TEXT_HEADER_BYTES: usize = 8;
@@ -44,53 +49,63 @@ pub(crate) const EXCEPTION_MESSAGE: &str = "exception.message";
 pub(crate) struct EventEncoder<'w> {
     /// The record. Inside, because a reference to it would be one more step for every byte.
     pub(crate) draft: Draft<'w>,
-    callsite: &'static Callsite,
-    /// One bit for each of the first 64 fields that were recorded.
+    /// The callsite's.
+    fields: &'static [FieldPlan],
+    /// The bits of fields that were recorded, and [`NO_BLOCK`].
     recorded: u64,
     /// Fields that had no room.
     dropped: u32,
-    /// Values that were cut.
-    truncated: u32,
+    /// Values that were cut or left out.
+    pub(crate) truncated: u32,
+    /// Whether [`EXCEPTION_MESSAGE`] was added.
     exception: bool,
 }
 
-/// What an event left behind.
-pub(crate) struct Outcome {
-    /// Which of the first 64 fields have a value.
-    pub(crate) recorded: u64,
-    /// Whether [`EXCEPTION_MESSAGE`] was added.
-    pub(crate) exception: bool,
-    /// Values that were cut or left out.
-    pub(crate) truncated: u32,
-}
-
 impl<'w> EventEncoder<'w> {
-    /// Starts a record at `now` (nanoseconds since 1970) with the callsite's constants; the draft has room for them.
     #[inline(always)]
-    pub(crate) fn new(mut draft: Draft<'w>, callsite: &'static Callsite, now: u64) -> Self {
-        draft.put(&callsite.head);
-        if let Some(head) = draft.written().first_chunk_mut::<{ Callsite::OBSERVED_TIME_AT + 8 }>() {
-            head[Callsite::TIME_AT..Callsite::TIME_AT + 8].copy_from_slice(&now.to_le_bytes());
-            head[Callsite::OBSERVED_TIME_AT..Callsite::OBSERVED_TIME_AT + 8].copy_from_slice(&now.to_le_bytes());
-        }
-        Self { draft, callsite, recorded: 0, dropped: 0, truncated: 0, exception: false }
+    pub(crate) fn new(draft: Draft<'w>, callsite: &'static Callsite) -> Self {
+        Self { draft, fields: &callsite.fields, recorded: NO_BLOCK, dropped: 0, truncated: 0, exception: false }
     }
 
-    /// Ends the part that may run the user's code.
+    /// Starts the record at `now` (nanoseconds since 1970) with the callsite's constants; `false` when there is no room.
     #[inline(always)]
-    pub(crate) fn finish(&mut self) -> Outcome {
-        if self.dropped > 0 {
-            self.draft.open_reserve();
-            self.draft.put(&[tag::DROPPED_ATTRIBUTES]);
-            self.draft.put(Varint::new(u64::from(self.dropped)).as_bytes());
+    pub(crate) fn begin(&mut self, callsite: &Callsite, now: u64) -> bool {
+        self.draft.append_with(&callsite.head, 0, |place| {
+            if let Some(place) = place.first_chunk_mut::<{ Callsite::OBSERVED_TIME_AT + 8 }>() {
+                place[Callsite::TIME_AT..Callsite::TIME_AT + 8].copy_from_slice(&now.to_le_bytes());
+                place[Callsite::OBSERVED_TIME_AT..].copy_from_slice(&now.to_le_bytes());
+            }
+        })
+    }
+
+    /// Completes the record with its context, for which the draft's reserve was kept; `false` when the queue was found full
+    /// or closed on the way. What may run the user's code is over.
+    #[inline(always)]
+    pub(crate) fn finish(&mut self, callsite: &Callsite, context: &Context) -> bool {
+        if !self.draft.open_reserve() {
+            return false;
         }
-        Outcome { recorded: self.recorded, exception: self.exception, truncated: self.truncated + self.dropped }
+        if self.dropped > 0 {
+            self.put_dropped();
+        }
+        context.append(&mut self.draft, callsite, self.recorded, self.exception);
+        let length = self.draft.len() - FRAME_BYTES;
+        self.draft.patch(0, (u32::from(FRAME_TAG) | padded_word(length) << 8).to_le_bytes());
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_dropped(&mut self) {
+        self.draft.put(&[tag::DROPPED_ATTRIBUTES]);
+        self.draft.put(Varint::new(u64::from(self.dropped)).as_bytes());
+        self.truncated += self.dropped;
     }
 
     /// Where the field goes; `None` when it goes nowhere or has been there already.
     #[inline(always)]
     fn plan(&mut self, field: &Field) -> Option<&'static FieldPlan> {
-        let plan = self.callsite.fields.get(field.index())?;
+        let plan = self.fields.get(field.index())?;
         if plan.place == Place::Nowhere || self.recorded & plan.bit != 0 {
             return None;
         }
@@ -101,10 +116,12 @@ impl<'w> EventEncoder<'w> {
     /// The same for a field that has a block.
     #[inline(always)]
     fn block(&mut self, field: &Field) -> Option<&'static Block> {
-        let plan = self.callsite.fields.get(field.index())?;
-        let block = plan.block.as_ref().filter(|_| self.recorded & plan.bit == 0)?;
-        self.recorded |= plan.bit;
-        Some(block)
+        let plan = self.fields.get(field.index())?;
+        if self.recorded & plan.block_bit != 0 {
+            return None;
+        }
+        self.recorded |= plan.block_bit;
+        Some(&plan.block)
     }
 
     /// Writes everything before a value that is `any` bytes long, for which there is room.
@@ -122,11 +139,11 @@ impl<'w> EventEncoder<'w> {
         self.draft.put(Varint::new(any as u64).as_bytes());
     }
 
-    /// A scalar, as `write` writes it: at once where that is easy.
+    /// A scalar, as `write` writes it, at once where that is easy: in an attribute, with room in the chunk. Else `false`.
     #[inline(always)]
-    fn scalar(&mut self, field: &Field, write: impl Fn(&mut [u8; Scalar::SIZE]) -> usize) {
+    fn scalar(&mut self, field: &Field, write: impl FnOnce(&mut [u8; Scalar::SIZE]) -> usize) -> bool {
         let recorded = self.recorded;
-        let Some(block) = self.block(field) else { return self.scalar_elsewhere(field, Scalar::new(write)) };
+        let Some(block) = self.block(field) else { return false };
         let written = self.draft.fill::<SCALAR_BYTES_MAX>(|next| {
             let last = block.last();
             next[..Block::SIZE].copy_from_slice(&block.bytes);
@@ -138,14 +155,32 @@ impl<'w> EventEncoder<'w> {
         });
         if !written {
             self.recorded = recorded;
-            self.scalar_elsewhere(field, Scalar::new(write));
+        }
+        written
+    }
+
+    /// An integer of any size.
+    #[inline(never)]
+    fn int(&mut self, field: &Field, value: i64) {
+        if !self.scalar(field, |place| write_int(place, value)) {
+            self.scalar_elsewhere(field, &Scalar::int(value));
         }
     }
 
-    /// A scalar in the body, under a long name, or at the end of a chunk.
     #[cold]
     #[inline(never)]
-    fn scalar_elsewhere(&mut self, field: &Field, value: Scalar) {
+    fn double_elsewhere(&mut self, field: &Field, value: f64) {
+        self.scalar_elsewhere(field, &Scalar::double(value));
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn bool_elsewhere(&mut self, field: &Field, value: bool) {
+        self.scalar_elsewhere(field, &Scalar::bool(value));
+    }
+
+    /// A scalar in the body, under a long name, or at the end of a chunk.
+    fn scalar_elsewhere(&mut self, field: &Field, value: &Scalar) {
         let Some(plan) = self.plan(field) else { return };
         if self.draft.room(HEADER_BYTES_MAX + plan.key.len() + Scalar::SIZE) {
             self.open(plan, value.as_bytes().len());
@@ -158,20 +193,18 @@ impl<'w> EventEncoder<'w> {
     /// Text, at once where that is easy: short, in an attribute, with room in the chunk. Else `false`.
     #[inline(always)]
     fn short_text(&mut self, field: &Field, text: &[u8]) -> bool {
-        const SHORT_TEXT_MAX: usize = Block::SHORT_MAX - SHORT_TEXT_HEADER_BYTES;
         let recorded = self.recorded;
         let Some(block) = self.block(field) else { return false };
         let last = block.last();
         let any = SHORT_TEXT_HEADER_BYTES + text.len();
         let written = text.len() <= SHORT_TEXT_MAX
-            && last - 1 + any <= Block::SHORT_MAX
-            && self.draft.fill::<{ Block::SIZE + Block::SHORT_MAX }>(|next| {
+            && self.draft.fill::<{ Block::SIZE + SHORT_TEXT_HEADER_BYTES + SHORT_TEXT_MAX }>(|next| {
                 next[..Block::SIZE].copy_from_slice(&block.bytes);
                 next[1] = (last - 1 + any) as u8;
                 next[last] = any as u8;
                 next[last + 1] = tag::STRING;
                 next[last + 2] = text.len() as u8;
-                next[last + 3..last + 3 + text.len()].copy_from_slice(text);
+                copy_short(&mut next[last + 3..last + 3 + text.len()], text);
                 last + 1 + any
             });
         if !written {
@@ -212,15 +245,31 @@ impl<'w> EventEncoder<'w> {
     /// Text whose length shows when it is written.
     #[inline(always)]
     fn text(&mut self, plan: &FieldPlan, write: impl FnOnce(&mut TextWriter<'_, 'w>) -> fmt::Result) {
-        let is_attribute = plan.place == Place::Attribute;
-        let start = self.draft.len();
-        // The lengths are written when they are known; a marker may follow the text.
-        let opened = !is_attribute || self.open_text_attribute(plan);
-        if !opened || !self.draft.append(&[0; TEXT_HEADER_BYTES], MARKER_BYTES_MAX) {
-            self.dropped += 1;
+        if plan.place == Place::Body {
+            self.text_value(tag::BODY, write);
             return;
         }
-        let text_at = self.draft.len();
+        let start = self.draft.len();
+        if !self.open_text_attribute(plan) || !self.text_value(tag::VALUE, write) {
+            return;
+        }
+        let length = self.draft.len() - start - 4;
+        self.draft.patch(start + 1, padded(length));
+    }
+
+    #[inline(never)]
+    fn debug_attribute(&mut self, plan: &FieldPlan, value: &dyn fmt::Debug) {
+        self.text(plan, |out| write!(out, "{value:?}"));
+    }
+
+    /// `TAG LLL 0a LLL` and the text; `false`, and counted, when there is no room for it.
+    #[inline(always)]
+    fn text_value(&mut self, tag: u8, write: impl FnOnce(&mut TextWriter<'_, 'w>) -> fmt::Result) -> bool {
+        // The lengths are written when they are known; a marker may follow the text.
+        let Some(header_at) = self.draft.skip(TEXT_HEADER_BYTES, MARKER_BYTES_MAX) else {
+            self.dropped += 1;
+            return false;
+        };
         let mut text = TextWriter { draft: &mut self.draft, missing: 0, full: false };
         // An implementation that reports an error has still written what it could.
         let _ = write(&mut text);
@@ -228,27 +277,26 @@ impl<'w> EventEncoder<'w> {
             text.close();
             self.truncated += 1;
         }
-        let length = self.draft.len() - text_at;
-        let tag = if is_attribute { tag::VALUE } else { tag::BODY };
-        let header = u64::from(u32::from(tag) | padded_word(length + 4) << 8)
-            | u64::from(u32::from(tag::STRING) | padded_word(length) << 8) << 32;
-        let record = self.draft.written();
-        if let Some(place) = record[text_at - TEXT_HEADER_BYTES..].first_chunk_mut() {
-            *place = header.to_le_bytes();
-        }
-        if is_attribute {
-            let length = record.len() - start - 4;
-            record[start + 1..start + 4].copy_from_slice(&padded(length));
-        }
+        let length = self.draft.len() - header_at - TEXT_HEADER_BYTES;
+        let header = if length + 4 < 0x80 {
+            // Most text is short: its lengths are in one byte each, and the same with 4 added.
+            text_header(tag, 0) + (length as u64) * (1 << 40 | 1 << 8)
+        } else {
+            text_header(tag, length)
+        };
+        self.draft.patch(header_at, header.to_le_bytes());
+        true
     }
 
-    /// `32 LLL key`, its length left open; `false` when there is no room for it and what must follow.
+    /// `32 LLL key`, its length left open; `false`, and counted, when there is no room for it and what must follow.
     #[inline(never)]
     fn open_text_attribute(&mut self, plan: &FieldPlan) -> bool {
         let room = self.draft.room(HEADER_BYTES_MAX + plan.key.len() + MARKER_BYTES_MAX);
         if room {
             self.draft.put(&[tag::ATTRIBUTE, 0, 0, 0]);
             self.draft.put(&plan.key);
+        } else {
+            self.dropped += 1;
         }
         room
     }
@@ -257,18 +305,23 @@ impl<'w> EventEncoder<'w> {
 impl Visit for EventEncoder<'_> {
     #[inline]
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.scalar(field, |place| write_double(place, value));
+        if !self.scalar(field, |place| write_double(place, value)) {
+            self.double_elsewhere(field, value);
+        }
     }
 
     #[inline]
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.scalar(field, |place| write_int(place, value));
+        // The loop of a long varint wants more registers than a call has for free.
+        if !(0..SHORT_INT_END).contains(&value) || !self.scalar(field, |place| write_short_int(place, value)) {
+            self.int(field, value);
+        }
     }
 
     #[inline]
     fn record_u64(&mut self, field: &Field, value: u64) {
         match i64::try_from(value) {
-            Ok(value) => self.scalar(field, |place| write_int(place, value)),
+            Ok(value) => self.record_i64(field, value),
             // OTLP has no unsigned integer: the digits are kept rather than the type.
             Err(_) => self.large(field, value),
         }
@@ -284,7 +337,9 @@ impl Visit for EventEncoder<'_> {
 
     #[inline]
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.scalar(field, |place| write_bool(place, value));
+        if !self.scalar(field, |place| write_bool(place, value)) {
+            self.bool_elsewhere(field, value);
+        }
     }
 
     #[inline]
@@ -319,8 +374,19 @@ impl Visit for EventEncoder<'_> {
     #[inline]
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let Some(plan) = self.plan(field) else { return };
-        self.text(plan, |out| write!(out, "{value:?}"));
+        if plan.place == Place::Body {
+            self.text_value(tag::BODY, |out| write!(out, "{value:?}"));
+        } else {
+            self.debug_attribute(plan, value);
+        }
     }
+}
+
+/// `TAG LLL 0a LLL` before text, as a little-endian word.
+#[inline(always)]
+fn text_header(tag: u8, length: usize) -> u64 {
+    u64::from(u32::from(tag) | padded_word(length + 4) << 8)
+        | u64::from(u32::from(tag::STRING) | padded_word(length) << 8) << 32
 }
 
 /// Writes text at the end of a draft, as far as there is room, and counts the rest.
@@ -342,10 +408,23 @@ impl TextWriter<'_, '_> {
     }
 }
 
+/// What text leaves free behind it.
+const KEPT: usize = MARKER_BYTES_MAX + OTHER_FIELDS_BYTES;
+
 impl fmt::Write for TextWriter<'_, '_> {
     #[inline]
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        const KEPT: usize = MARKER_BYTES_MAX + OTHER_FIELDS_BYTES;
+        if self.full || !self.draft.append_short(text.as_bytes(), KEPT) {
+            self.write_elsewhere(text);
+        }
+        Ok(())
+    }
+}
+
+impl TextWriter<'_, '_> {
+    /// Text that is not short, or has no room.
+    #[inline(never)]
+    fn write_elsewhere(&mut self, text: &str) {
         if self.full {
             self.missing += text.len();
         } else if !self.draft.append(text.as_bytes(), KEPT) {
@@ -354,7 +433,6 @@ impl fmt::Write for TextWriter<'_, '_> {
             self.missing = text.len() - fitting.len();
             self.full = true;
         }
-        Ok(())
     }
 }
 
@@ -366,14 +444,5 @@ impl fmt::Write for MarkerWriter<'_, '_> {
             self.0.put(text.as_bytes());
         }
         Ok(())
-    }
-}
-
-/// Writes the frame when the record is complete.
-#[inline]
-pub(crate) fn close_frame(draft: &mut Draft<'_>) {
-    let length = draft.len() - FRAME_BYTES;
-    if let Some(frame) = draft.written().first_chunk_mut::<FRAME_BYTES>() {
-        *frame = (u32::from(FRAME_TAG) | padded_word(length) << 8).to_le_bytes();
     }
 }

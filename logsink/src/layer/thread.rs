@@ -4,12 +4,17 @@
 //! while the thread ends, gets a fresh state for itself, whose record goes to the queue's strays. So no state is ever used
 //! twice at a time, whatever the user's code does.
 
-use std::cell::{Cell, UnsafeCell};
+use std::{
+    cell::{Cell, UnsafeCell},
+    ptr::NonNull,
+};
 
+use super::around::Around;
 use crate::{
     callsite::Cache,
-    queue::{Producer, Writer},
-    span::{Context, stack::Stack},
+    metrics::Reason,
+    queue::{Producer, Writer, is_own_thread},
+    span::stack::Stack,
 };
 
 /// Events inside the thread's event, one in the other: deeper ones are refused and counted, before a `Debug` implementation
@@ -19,29 +24,16 @@ const NESTED_MAX: u8 = 7;
 /// What an event of one layer needs.
 pub(super) struct State {
     layer: u64,
-    /// One event's own: nothing outside knows what it holds.
-    pub(super) stray: bool,
     pub(super) callsites: Cache,
-    /// The context outside of any span.
-    pub(super) outside: Context,
-    /// The context of the span that an event was last in.
-    pub(super) inside: Context,
+    pub(super) around: Around,
     pub(super) writer: Writer,
     /// Where a rule's changes are written.
     pub(super) scratch: Vec<u8>,
 }
 
 impl State {
-    fn new(layer: u64, writer: Writer, stray: bool) -> Box<Self> {
-        Box::new(Self {
-            layer,
-            stray,
-            callsites: Cache::new(),
-            outside: Context::default(),
-            inside: Context::default(),
-            writer,
-            scratch: Vec::new(),
-        })
+    fn new(layer: u64, writer: Writer) -> Box<Self> {
+        Box::new(Self { layer, callsites: Cache::new(), around: Around::default(), writer, scratch: Vec::new() })
     }
 }
 
@@ -53,27 +45,35 @@ struct States {
 
 impl States {
     /// The state for this layer, which writes to `queue`.
+    ///
+    /// # Errors
+    /// When the thread is the library's own. That is marked before a thread's first event, so it is enough to ask when it has
+    /// no state yet.
     #[inline(always)]
-    fn of(&mut self, layer: u64, queue: &Producer) -> &mut State {
+    fn of(&mut self, layer: u64, queue: &Producer) -> Result<&mut State, Reason> {
         if !self.current.as_ref().is_some_and(|state| state.layer == layer) {
-            self.change(layer, queue);
+            self.change(layer, queue)?;
         }
         match &mut self.current {
-            Some(state) => state,
+            Some(state) => Ok(state),
             None => unreachable!("filled above"),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn change(&mut self, layer: u64, queue: &Producer) {
+    fn change(&mut self, layer: u64, queue: &Producer) -> Result<(), Reason> {
+        if is_own_thread() {
+            return Err(Reason::OwnThread);
+        }
         self.others.extend(self.current.take());
         self.others.retain(|state| !state.writer.is_closed());
         let known = self.others.iter().position(|state| state.layer == layer);
         self.current = Some(match known {
             Some(at) => self.others.swap_remove(at),
-            None => State::new(layer, Writer::new(queue), false),
+            None => State::new(layer, Writer::new(queue)),
         });
+        Ok(())
     }
 }
 
@@ -96,61 +96,69 @@ thread_local! {
     static NESTED: Cell<u8> = const { Cell::new(0) };
 }
 
-/// Ends the lending, also when the user's code panics.
-struct Lent<'l>(&'l Cell<bool>);
+/// A thread's state while an event has it. Dropping it gives the state back, also when the user's code panics.
+pub(super) struct Lent {
+    /// Not to be sent elsewhere: it is this thread's.
+    local: NonNull<Local>,
+}
 
-impl Drop for Lent<'_> {
+impl Lent {
+    /// The thread's state for this layer, whose queue is `queue`, and the spans that the thread is in.
+    ///
+    /// # Errors
+    /// When the thread is the library's own.
+    #[inline(always)]
+    pub(super) fn state(&mut self, layer: u64, queue: &Producer) -> Result<(&mut State, &Stack), Reason> {
+        // SAFETY: a thread's variables live until it ends, and this value, which cannot leave the thread, is in a frame of it.
+        let local = unsafe { self.local.as_ref() };
+        // SAFETY: `lend` found the states not lent and marked them, so this value alone gives references to them, one at a
+        // time.
+        let states = unsafe { &mut *local.states.get() };
+        Ok((states.of(layer, queue)?, &local.stack))
+    }
+}
+
+impl Drop for Lent {
     #[inline(always)]
     fn drop(&mut self) {
-        self.0.set(false);
+        // SAFETY: as in `state`.
+        unsafe { self.local.as_ref() }.lent.set(false);
     }
 }
 
-/// Runs `event` with the thread's state for this layer and, unless the thread is ending, the spans that it is in; `None` when
-/// events are nested too deeply.
+/// The thread's state; `None` for an event inside another one, or while the thread ends.
 #[inline(always)]
-pub(super) fn with_state<R>(
+pub(super) fn lend() -> Option<Lent> {
+    LOCAL.try_with(|local| (!local.lent.replace(true)).then(|| Lent { local: NonNull::from(local) })).ok().flatten()
+}
+
+/// Runs `event` with a state of its own and, unless the thread is ending, the spans that it is in.
+///
+/// # Errors
+/// What `event` says; or that the thread is the library's own, or that events are nested too deeply.
+#[inline(always)]
+pub(super) fn apart(
     layer: u64,
     queue: &Producer,
-    event: impl FnOnce(&mut State, Option<&Stack>) -> R,
-) -> Option<R> {
-    let mut event = Some(event);
-    let usual = LOCAL.try_with(|local| {
-        if local.lent.get() {
-            return None;
-        }
-        let event = event.take()?;
-        local.lent.set(true);
-        let _lent = Lent(&local.lent);
-        // SAFETY: only this thread can be here, and `lent` was false, so nobody else has a reference to the states; until
-        // `_lent` is dropped, everybody finds it true.
-        let states = unsafe { &mut *local.states.get() };
-        Some(event(states.of(layer, queue), Some(&local.stack)))
-    });
-    match usual {
-        Ok(Some(result)) => Some(result),
-        _ => apart(layer, queue, event?),
-    }
-}
-
-/// Runs `event` with a state of its own.
-#[cold]
-#[inline(never)]
-fn apart<R>(layer: u64, queue: &Producer, event: impl FnOnce(&mut State, Option<&Stack>) -> R) -> Option<R> {
+    event: impl FnOnce(&mut State, Option<&Stack>) -> Result<(), Reason>,
+) -> Result<(), Reason> {
     struct Depth;
     impl Drop for Depth {
         fn drop(&mut self) {
             NESTED.set(NESTED.get() - 1);
         }
     }
+    if is_own_thread() {
+        return Err(Reason::OwnThread);
+    }
     if NESTED.get() >= NESTED_MAX {
-        return None;
+        return Err(Reason::Reentrant);
     }
     NESTED.set(NESTED.get() + 1);
     let _depth = Depth;
-    let mut state = State::new(layer, Writer::stray(queue), true);
+    let mut state = State::new(layer, Writer::stray(queue));
     let mut event = Some(event);
-    let mut run = |stack: Option<&Stack>| event.take().map(|event| event(&mut state, stack));
+    let mut run = |stack: Option<&Stack>| event.take().map_or(Ok(()), |event| event(&mut state, stack));
     LOCAL.try_with(|local| run(Some(&local.stack))).unwrap_or_else(|_| run(None))
 }
 

@@ -128,6 +128,30 @@ impl Drop for Writer {
     }
 }
 
+/// What [`copy_short`] copies without a call.
+pub(crate) const COPY_SHORT_MAX: usize = 32;
+
+/// Copies a few bytes between places of the same length by two that may overlap, each of constant size. A call of `memcpy`
+/// costs its caller some thirty instructions, most of them to save what the call may change.
+#[inline(always)]
+pub(crate) fn copy_short(to: &mut [u8], from: &[u8]) {
+    fn ends<const N: usize>(to: &mut [u8], from: &[u8]) -> bool {
+        let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) else { return false };
+        let (first, last) = (*first, *last);
+        if let Some(place) = to.first_chunk_mut() {
+            *place = first;
+        }
+        if let Some(place) = to.last_chunk_mut() {
+            *place = last;
+        }
+        true
+    }
+    debug_assert!(to.len() == from.len() && from.len() <= COPY_SHORT_MAX);
+    if !(ends::<16>(to, from) || ends::<8>(to, from) || ends::<4>(to, from)) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+    }
+}
+
 /// A record being written. Dropped without [`Draft::commit`], it leaves no trace. Four words, because it is made anew for every
 /// event; the rest is in the writer.
 pub(crate) struct Draft<'w> {
@@ -153,31 +177,37 @@ impl Draft<'_> {
         self.limit.saturating_sub(self.length)
     }
 
-    /// Lifts the reserve: what was kept for the end may be written.
-    #[inline]
-    pub(crate) fn open_reserve(&mut self) {
+    /// Lifts the reserve: what was kept for the end may be written. `false` when the queue was found full or closed, so that
+    /// the record cannot be completed.
+    #[inline(always)]
+    pub(crate) fn open_reserve(&mut self) -> bool {
+        if self.writer.place != Place::Chunk {
+            return self.open_reserve_elsewhere();
+        }
         self.writer.reserve = 0;
-        self.limit = match self.writer.place {
-            Place::Chunk => self.writer.size - self.writer.used,
-            Place::Heap => self.writer.heap.len(),
-            Place::Nowhere => self.limit,
-        };
+        self.limit = self.writer.size - self.writer.used;
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn open_reserve_elsewhere(&mut self) -> bool {
+        let is_stray = self.writer.place == Place::Heap;
+        if is_stray {
+            self.writer.reserve = 0;
+            self.limit = self.writer.heap.len();
+        }
+        is_stray
     }
 
     /// Why there was no room.
     #[cold]
     pub(crate) fn refusal(&self) -> Reason {
-        match self.failed() {
+        match self.writer.place == Place::Nowhere {
             _ if self.writer.is_closed() => Reason::Shutdown,
             true => Reason::QueueFull,
             false => Reason::Oversize,
         }
-    }
-
-    /// Whether the queue was full or closed, so that the record cannot be completed.
-    #[inline]
-    pub(crate) fn failed(&self) -> bool {
-        self.writer.place == Place::Nowhere
     }
 
     /// Bytes written.
@@ -204,13 +234,45 @@ impl Draft<'_> {
     /// Appends bytes if there is room for them and `spare` more; otherwise `false`.
     #[inline]
     pub(crate) fn append(&mut self, bytes: &[u8], spare: usize) -> bool {
-        if !self.room(bytes.len() + spare) {
-            return false;
+        self.append_with(bytes, spare, |_| ())
+    }
+
+    /// As [`Draft::append`], and shows the copy to `correct`.
+    #[inline(always)]
+    pub(crate) fn append_with(&mut self, bytes: &[u8], spare: usize, correct: impl FnOnce(&mut [u8])) -> bool {
+        let room = self.room(bytes.len() + spare);
+        if room {
+            // SAFETY: there is room.
+            let place = unsafe { self.next(bytes.len()) };
+            place.copy_from_slice(bytes);
+            correct(place);
+            self.length += bytes.len();
         }
-        // SAFETY: as in `put`; `room` has seen to it that the bytes fit.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.as_ptr().add(self.length), bytes.len()) };
-        self.length += bytes.len();
-        true
+        room
+    }
+
+    /// As [`Draft::append`] for at most [`COPY_SHORT_MAX`] bytes; `false` also for more, or where the record would have to be
+    /// moved. No call.
+    #[inline(always)]
+    pub(crate) fn append_short(&mut self, bytes: &[u8], spare: usize) -> bool {
+        let fits = bytes.len() <= COPY_SHORT_MAX && self.length + bytes.len() + spare <= self.limit;
+        if fits {
+            // SAFETY: there is room, by the line above.
+            copy_short(unsafe { self.next(bytes.len()) }, bytes);
+            self.length += bytes.len();
+        }
+        fits
+    }
+
+    /// The next bytes.
+    ///
+    /// # Safety
+    /// There must be room for them: `length + bytes <= limit`.
+    #[inline(always)]
+    unsafe fn next(&mut self, bytes: usize) -> &mut [u8] {
+        debug_assert!(self.length + bytes <= self.limit);
+        // SAFETY: as in `written`; the caller promises that they are within the limit.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(self.length), bytes) }
     }
 
     /// Shows the next `N` bytes to `fill`, which writes some and tells how many of them count; `false`, without asking it,
@@ -226,6 +288,25 @@ impl Draft<'_> {
         let next = unsafe { &mut *self.base.as_ptr().add(self.length).cast::<[u8; N]>() };
         self.length += fill(next).min(N);
         true
+    }
+
+    /// Leaves `bytes` to be written by [`Draft::patch`], and tells where, if there is room for them and `spare` more.
+    #[inline(always)]
+    pub(crate) fn skip(&mut self, bytes: usize, spare: usize) -> Option<usize> {
+        let at = self.length;
+        // Initialised, see `written`.
+        self.room(bytes + spare).then(|| {
+            self.length = at + bytes;
+            at
+        })
+    }
+
+    /// Writes over bytes that were written; does nothing when they were not.
+    #[inline(always)]
+    pub(crate) fn patch<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
+        if let Some(place) = self.written().get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+            *place = bytes;
+        }
     }
 
     /// What was written, for corrections in place.
@@ -266,7 +347,7 @@ impl Draft<'_> {
 
     #[cold]
     fn commit_stray(&mut self) -> Result<(), Reason> {
-        if self.failed() {
+        if self.writer.place == Place::Nowhere {
             return Err(self.refusal());
         }
         let heap = std::mem::take(&mut self.writer.heap);

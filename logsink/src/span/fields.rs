@@ -1,4 +1,5 @@
-//! A span's own fields, kept encoded in the registry.
+//! A span's own fields, kept encoded in the registry: one value, with room for what most spans have, so that a span costs one
+//! allocation, which is the registry's own for any extension.
 
 use std::{
     borrow::Cow,
@@ -9,10 +10,11 @@ use std::{
 
 use tracing_core::field::{Field, Visit};
 
-use crate::encode::{Scalar, cut, push_attribute, push_delimited, push_text, tag, write_error, write_marker};
+use super::buffer::{Bytes, Table};
+use crate::encode::{Scalar, cut, push_attribute, push_delimited, tag, write_error, write_marker};
 
 /// A span's value is copied into every event inside: longer ones are cut.
-const SPAN_VALUE_BYTES_MAX: usize = 4 * 1024;
+pub(super) const SPAN_VALUE_BYTES_MAX: usize = 4 * 1024;
 
 /// Counts changes of any span's fields: a context built in an older epoch may be out of date.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
@@ -26,51 +28,72 @@ pub(crate) fn epoch() -> u64 {
     EPOCH.load(Ordering::Acquire)
 }
 
-/// To be called after fields have changed.
-pub(super) fn advance_epoch() {
-    EPOCH.fetch_add(1, Ordering::Release);
-}
-
-/// One field, encoded.
-pub(crate) struct SpanField {
-    pub(crate) name: &'static str,
-    /// The whole attribute, as a field of `LogRecord`.
-    pub(crate) encoded: Box<[u8]>,
-}
-
 /// A span's fields, as an extension of the span.
 pub(crate) struct SpanFields {
-    pub(crate) serial: u64,
-    fields: Vec<SpanField>,
+    serial: u64,
+    /// The epoch of the last change.
+    epoch: u64,
+    fields: Table,
+    encoded: Bytes,
 }
 
 impl SpanFields {
-    pub(crate) fn new(fields: Vec<SpanField>) -> Self {
-        Self { serial: SERIAL.fetch_add(1, Ordering::Relaxed), fields }
+    /// The span's own number.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &SpanField> {
-        self.fields.iter()
+    /// When a value was recorded last; 0 for never.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
-    /// Adds fields; a value takes the place of an older one of the same name.
-    pub(super) fn update(&mut self, fields: Vec<SpanField>) {
-        fields.into_iter().for_each(|field| self.set(field));
+    /// Names, and the whole attributes as fields of `LogRecord`.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        let bytes = self.encoded.as_slice();
+        self.fields.as_slice().iter().scan(0, |start, &(name, end)| {
+            let encoded = bytes.get(*start..end as usize)?;
+            *start = end as usize;
+            Some((name, encoded))
+        })
     }
 
-    fn set(&mut self, field: SpanField) {
-        match self.fields.iter_mut().find(|kept| kept.name == field.name) {
-            Some(kept) => *kept = field,
-            None => self.fields.push(field),
+    /// Adds fields; a value takes the place of an older one of the same name. To be called under the lock of the span's
+    /// extensions: who sees the new epoch waits there for the new values.
+    pub(super) fn update(&mut self, newer: &Self) {
+        for (name, encoded) in newer.iter() {
+            self.forget(name);
+            self.encoded.extend(encoded.len()).copy_from_slice(encoded);
+            self.close(name);
+        }
+        self.epoch = EPOCH.fetch_add(1, Ordering::Release) + 1;
+    }
+
+    /// Takes out the value of this name.
+    #[inline]
+    fn forget(&mut self, name: &str) {
+        if let Some(at) = self.fields.as_slice().iter().position(|(kept, _)| *kept == name) {
+            self.remove(at);
         }
     }
-}
 
-/// The fields that `visit` records, each name once (the last value counts), and how many values were cut.
-pub(super) fn record(visit: impl FnOnce(&mut dyn Visit)) -> (Vec<SpanField>, u32) {
-    let mut visitor = SpanVisitor { kept: SpanFields { serial: 0, fields: Vec::new() }, truncated: 0 };
-    visit(&mut visitor);
-    (visitor.kept.fields, visitor.truncated)
+    #[cold]
+    fn remove(&mut self, at: usize) {
+        let fields = self.fields.as_mut_slice();
+        let start = at.checked_sub(1).map_or(0, |before| fields[before].1);
+        let end = fields[at].1;
+        fields[at..].iter_mut().for_each(|(_, place)| *place -= end - start);
+        self.fields.remove(at..at + 1);
+        self.encoded.remove(start as usize..end as usize);
+    }
+
+    /// Ends a field whose bytes have been put.
+    #[inline]
+    fn close(&mut self, name: &'static str) {
+        // A span's values are cut to some KiB each, and its callsite has a few hundred at most.
+        let end = self.encoded.as_slice().len() as u32;
+        self.fields.push((name, end));
+    }
 }
 
 /// Text that fits beside others; cut with a marker when it is too long.
@@ -111,22 +134,41 @@ impl fmt::Write for Shortener {
     }
 }
 
-struct SpanVisitor {
-    kept: SpanFields,
-    truncated: u32,
+/// Collects a span's fields, each name once: the last value counts.
+pub(super) struct SpanVisitor {
+    pub(super) kept: SpanFields,
+    /// Values that were cut.
+    pub(super) truncated: u32,
 }
 
 impl SpanVisitor {
-    fn keep(&mut self, field: &Field, write: impl FnOnce(&mut Vec<u8>, &str)) {
+    #[inline]
+    fn with(serial: u64) -> Self {
+        Self { kept: SpanFields { serial, epoch: 0, fields: Table::new(), encoded: Bytes::new() }, truncated: 0 }
+    }
+
+    /// For a new span.
+    #[inline]
+    pub(super) fn of_span() -> Self {
+        Self::with(SERIAL.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// For values that a span is given later.
+    pub(super) fn of_values() -> Self {
+        Self::with(0)
+    }
+
+    #[inline(always)]
+    fn keep(&mut self, field: &Field, put: impl FnOnce(&mut Bytes, &'static str)) {
         let name = field.name();
         let name = name.strip_prefix("r#").unwrap_or(name);
-        let mut encoded = Vec::new();
-        write(&mut encoded, name);
-        self.kept.set(SpanField { name, encoded: encoded.into() });
+        self.kept.forget(name);
+        put(&mut self.kept.encoded, name);
+        self.kept.close(name);
     }
 
     fn scalar(&mut self, field: &Field, value: &Scalar) {
-        self.keep(field, |out, name| push_attribute(out, name, value.as_bytes()));
+        self.keep(field, |out, name| out.put_scalar(name, value));
     }
 
     fn text(&mut self, field: &Field, write: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result) {
@@ -135,7 +177,7 @@ impl SpanVisitor {
         let _ = write(&mut short);
         self.truncated += u32::from(short.missing > 0);
         let text = short.finish();
-        self.keep(field, |out, name| push_text(out, name, &text));
+        self.keep(field, |out, name| out.put_text(name, &text));
     }
 }
 
@@ -160,9 +202,11 @@ impl Visit for SpanVisitor {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        let short = shortened(value);
-        self.truncated += u32::from(short.len() != value.len());
-        self.keep(field, |out, name| push_text(out, name, &short));
+        if value.len() <= SPAN_VALUE_BYTES_MAX {
+            return self.keep(field, |out, name| out.put_text(name, value));
+        }
+        self.truncated += 1;
+        self.keep(field, |out, name| out.put_text(name, &shortened(value)));
     }
 
     fn record_bytes(&mut self, field: &Field, value: &[u8]) {
@@ -170,7 +214,7 @@ impl Visit for SpanVisitor {
         self.truncated += u32::from(fitting.len() < value.len());
         let mut any = Vec::new();
         push_delimited(&mut any, tag::BYTES, fitting);
-        self.keep(field, |out, name| push_attribute(out, name, &any));
+        self.keep(field, |out, name| out.put_elsewhere(|out| push_attribute(out, name, &any)));
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {

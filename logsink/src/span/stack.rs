@@ -7,9 +7,7 @@ use tracing_core::span::Id;
 /// The spans of one thread, of all layers.
 pub(crate) struct Stack {
     entered: RefCell<Vec<Entered>>,
-    /// Layer and id of the span whose context the thread keeps; zeros when it has been left since, for then it may have
-    /// closed, and its id may stand for another.
-    watched: Cell<(u64, u64)>,
+    version: Cell<u64>,
 }
 
 struct Entered {
@@ -20,7 +18,7 @@ struct Entered {
 
 impl Stack {
     pub(crate) const fn new() -> Self {
-        Self { entered: RefCell::new(Vec::new()), watched: Cell::new((0, 0)) }
+        Self { entered: RefCell::new(Vec::new()), version: Cell::new(1) }
     }
 
     pub(crate) fn enter(&self, layer: u64, id: &Id) {
@@ -28,38 +26,32 @@ impl Stack {
         let mut entered = self.entered.borrow_mut();
         let again = entered.iter().any(|span| span.id == id && span.layer == layer);
         entered.push(Entered { layer, id, again });
+        self.version.set(self.version.get() + 1);
     }
 
     pub(crate) fn exit(&self, layer: u64, id: &Id) {
         let id = id.into_u64();
         let mut entered = self.entered.borrow_mut();
-        if let Some(at) = entered.iter().rposition(|span| span.id == id && span.layer == layer) {
+        let is_it = |span: &Entered| span.id == id && span.layer == layer;
+        // Mostly the last one.
+        if entered.last().is_some_and(is_it) {
+            entered.pop();
+        } else if let Some(at) = entered.iter().rposition(is_it) {
             entered.remove(at);
         }
-        if self.watches(layer, id) {
-            self.watch_none();
-        }
+        self.version.set(self.version.get() + 1);
     }
 
     /// The innermost span.
-    #[inline]
-    pub(crate) fn current(&self, layer: u64) -> Option<u64> {
+    pub(crate) fn current(&self, layer: u64) -> Option<Id> {
         let entered = self.entered.borrow();
-        entered.iter().rev().find(|span| span.layer == layer && !span.again).map(|span| span.id)
+        entered.iter().rev().find(|span| span.layer == layer && !span.again).map(|span| Id::from_u64(span.id))
     }
 
-    /// From here on, tell whether this span, which the thread is in, has been left.
-    pub(crate) fn watch(&self, layer: u64, id: u64) {
-        self.watched.set((layer, id));
-    }
-
-    pub(crate) fn watch_none(&self) {
-        self.watched.set((0, 0));
-    }
-
-    /// Whether this span is watched and has not been left since.
+    /// Rises with each span that is entered or left; never 0. While it stays the thread is in the same spans, and none of them
+    /// can close.
     #[inline]
-    pub(crate) fn watches(&self, layer: u64, id: u64) -> bool {
-        self.watched.get() == (layer, id)
+    pub(crate) fn version(&self) -> u64 {
+        self.version.get()
     }
 }

@@ -218,6 +218,58 @@ fn ids_that_are_used_again_show_the_new_span() {
 }
 
 #[test]
+fn the_id_of_an_explicit_parent_may_be_used_again() {
+    let (bench, layer) = Bench::new();
+    let mut first = None;
+    let mut again = false;
+    tracing::subscriber::with_default(Registry::default().with(layer.filtered()), || {
+        for turn in 0..40_000u64 {
+            let span = info_span!("short", turn);
+            let id = span.id();
+            if turn == 0 {
+                first = id;
+                // The thread never enters this span, so nothing tells it that the span closes.
+                info!(parent: &span, expected = turn, "parent");
+            } else if id == first {
+                span.in_scope(|| info!(expected = turn, "inside"));
+                again = true;
+                break;
+            }
+        }
+    });
+    assert!(again, "no id was used again: the test shows nothing");
+    let records = bench.records();
+    assert_eq!(records.iter().map(Record::message).collect::<Vec<_>>(), ["parent", "inside"]);
+    for record in &records {
+        assert_eq!(record.int("turn"), record.int("expected"));
+    }
+}
+
+#[test]
+fn values_recorded_for_spans_around_are_told_from_those_of_others() {
+    let (bench, layer) = Bench::new();
+    tracing::subscriber::with_default(Registry::default().with(layer.filtered()), || {
+        let (outer, other) = (info_span!("outer", status = Empty), info_span!("other", status = Empty));
+        let _outer = outer.clone().entered();
+        let _inner = info_span!("inner").entered();
+        for n in 0..3 {
+            info!("before");
+            other.record("status", n);
+            info!("another's");
+            outer.record("status", n);
+            info!("an outer one's");
+        }
+    });
+    let seen: Vec<_> =
+        bench.records().iter().map(|record| record.get("status").map(|_| record.int("status"))).collect();
+    assert_eq!(
+        seen,
+        [None, None, Some(0), Some(0), Some(0), Some(1), Some(1), Some(1), Some(2)],
+        "each value from its record on"
+    );
+}
+
+#[test]
 fn two_layers_see_the_same_spans() {
     let (first, first_layer) = Bench::new();
     let (second, second_layer) = Bench::with("filter = \"warn\"", 4, Capture::default());
