@@ -4,8 +4,8 @@
 pub mod grpc;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod lines;
 pub mod memory;
-pub mod stdout;
 pub(crate) mod wire;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -34,7 +34,7 @@ pub(crate) fn connect(endpoint: &Endpoint, config: &Config, metrics: &Arc<Metric
         channel: None,
     };
     Ok(match endpoint {
-        Endpoint::Stdout => alone(Arc::new(stdout::Stdout)),
+        Endpoint::Lines { to, format, colour } => alone(Arc::new(lines::Lines::new(to.clone(), *format, *colour))),
         #[cfg(feature = "grpc")]
         Endpoint::Grpc { url, .. } => {
             let channel = grpc::channel(url, &config.tls)?;
