@@ -142,6 +142,10 @@ pub type Sending<'a> = Pin<Box<dyn Future<Output = Result<Accepted, SendError>> 
 pub trait Transport: Send + Sync + 'static {
     /// Sends one batch, once: retrying is the worker's matter. Several may be under way at a time.
     fn send(&self, batch: Batch) -> Sending<'_>;
+    /// The largest payload that the sink takes, where it has told: batches are cut to it before they are sent. It may change.
+    fn bytes_max(&self) -> Option<usize> {
+        None
+    }
     /// Gives up connections, after what is under way has ended.
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async {})

@@ -54,6 +54,14 @@ impl Pending {
         Ok((Self::new(first, self.metrics.clone()), Self::new(second, self.metrics.clone())))
     }
 
+    /// Its one record cut, so that the payload has `bytes_max` bytes at most; itself, when it cannot be cut that far.
+    pub(super) fn shrink(mut self, envelope: &Envelope, bytes_max: usize) -> Result<Self, Self> {
+        let Some((sealed, values)) = self.sealed.shrink(envelope, bytes_max) else { return Err(self) };
+        self.resolved = true;
+        (0..values).for_each(|_| self.metrics.truncated());
+        Ok(Self::new(sealed, self.metrics.clone()))
+    }
+
     fn count(&self, reason: Reason) {
         for record in queue::records(self.sealed.body()) {
             // `ScopeLogs.log_records` holds a `LogRecord`, whose field 2 is `severity_number`.

@@ -34,6 +34,9 @@ use crate::{
 /// numbers to tell doubles, and a batch that is tried for long must not fall out of it.
 const SEQUENCE_SPREAD_MAX: u64 = 64;
 
+/// A record is not cut below this: what is left would say nothing. Its sink refuses everything, or nearly so.
+const SHRUNK_BYTES_MIN: usize = 1 << 10;
+
 /// How often losses are reported on stderr, at most.
 pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -166,7 +169,8 @@ struct Line {
 /// How the tries of one batch ended.
 enum End {
     Sent(Accepted),
-    TooLarge(String),
+    /// With the most that the sink takes, where that is known.
+    TooLarge(String, Option<usize>),
     Lost(Reason, String),
 }
 
@@ -185,7 +189,13 @@ impl Line {
         // A stack: the first half goes before the second, and a half of a half before either.
         let mut stack = vec![(first, sequence)];
         while let Some((pending, sequence)) = stack.pop() {
-            match self.try_until_end(&pending, sequence, revision.as_deref()).await {
+            let end = match self.transport.bytes_max() {
+                Some(max) if pending.sealed().payload.len() > max => {
+                    End::TooLarge(format!("the sink takes {max} bytes at most"), Some(max))
+                }
+                _ => self.try_until_end(&pending, sequence, revision.as_deref()).await,
+            };
+            match end {
                 End::Sent(accepted) => {
                     if accepted.rejected > 0 {
                         let reason = if accepted.message.is_empty() { "no reason given" } else { &accepted.message };
@@ -202,11 +212,10 @@ impl Line {
                     pending.lost(reason);
                     self.sender.report();
                 }
-                End::TooLarge(message) => match pending.split(&self.sender.envelope) {
-                    Ok((first, second)) => {
-                        let first = (first, self.take_sequence());
-                        let second = (second, self.take_sequence());
-                        stack.extend([second, first]);
+                End::TooLarge(message, max) => match self.smaller(pending, max) {
+                    Ok(parts) => {
+                        let parts: Vec<_> = parts.into_iter().map(|part| (part, self.take_sequence())).collect();
+                        stack.extend(parts.into_iter().rev());
                     }
                     Err(single) => {
                         self.sender.health().refused(Reason::Oversize, &message);
@@ -218,6 +227,22 @@ impl Line {
         }
     }
 
+    /// The halves of a batch that was too large; of one record, that record cut to what the sink takes, else to half. The
+    /// batch itself when no more can be cut.
+    fn smaller(&self, pending: Pending, bytes_max: Option<usize>) -> Result<Vec<Pending>, Pending> {
+        let envelope = &self.sender.envelope;
+        let single = match pending.split(envelope) {
+            Ok((first, second)) => return Ok(vec![first, second]),
+            Err(single) => single,
+        };
+        let half = (single.sealed().payload.len() / 2).max(SHRUNK_BYTES_MIN);
+        let bytes_max = bytes_max.unwrap_or(half);
+        if single.sealed().payload.len() <= bytes_max {
+            return Err(single);
+        }
+        single.shrink(envelope, bytes_max).map(|shrunk| vec![shrunk])
+    }
+
     async fn try_until_end(&self, pending: &Pending, sequence: u64, revision: Option<&str>) -> End {
         let mut retry = Retry::new(self.sender.policy, std::time::Instant::now());
         loop {
@@ -226,7 +251,10 @@ impl Line {
                     self.recovered();
                     return End::Sent(accepted);
                 }
-                Err(SendError::TooLarge { message }) => return End::TooLarge(message),
+                Err(SendError::TooLarge { message }) => {
+                    let max = self.transport.bytes_max().filter(|max| pending.sealed().payload.len() > *max);
+                    return End::TooLarge(message, max);
+                }
                 Err(SendError::Permanent { message }) => return End::Lost(Reason::Permanent, message),
                 Err(SendError::Retryable { message, after }) => (message, after),
             };
