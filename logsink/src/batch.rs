@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::queue::records;
+use crate::{encode::shrink::shrink, queue::records};
 
 /// Where to cut. A record that is alone larger than `bytes_max` makes a batch of its own.
 #[derive(Debug, Clone, Copy)]
@@ -148,6 +148,14 @@ impl Sealed {
         let end: usize = records(self.body()).take(half as usize).map(<[u8]>::len).sum();
         let (first, second) = self.body().split_at(end);
         Some((envelope.seal(first, half), envelope.seal(second, self.records - half)))
+    }
+
+    /// The batch of one record with that record cut, so that its payload has `bytes_max` bytes at most, and how many values
+    /// were cut for it; `None` when it cannot be cut that far.
+    pub(crate) fn shrink(&self, envelope: &Envelope, bytes_max: usize) -> Option<(Self, u32)> {
+        let room = bytes_max.checked_sub(envelope.bytes_max())?;
+        let shrunk = shrink(self.body(), room)?;
+        Some((envelope.seal(&shrunk.record, 1), shrunk.values))
     }
 }
 

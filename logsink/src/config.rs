@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-pub use endpoint::{ENDPOINT_DEFAULT, Endpoint};
+pub use endpoint::{Colour, Destination, ENDPOINT_DEFAULT, Endpoint, Format};
 pub use queue::{Level, LevelOverflow, Overflow, Queue, Threshold};
 pub use sink::Sink;
 
@@ -35,8 +35,8 @@ use crate::{ConfigError, batch, retry};
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where events go: `http://host:4317`, `https://…`, `kafka://b1:9092,b2:9092/topic` or `stdout:`.
-    /// Default: [`ENDPOINT_DEFAULT`].
+    /// Where events go, as [`Endpoint`] lists it: `http://host:4317` (gRPC), `http://host:4318/v1/logs` (HTTP),
+    /// `kafka://b1:9092,b2:9092/topic`, `stdout:`, `stderr:` or `file:/path`. Default: [`ENDPOINT_DEFAULT`].
     pub endpoint: Option<String>,
     /// `service.name`. Default: the name of the executable.
     pub service: Option<String>,
@@ -48,7 +48,7 @@ pub struct Config {
     pub cache_dir: Option<PathBuf>,
     /// Further resource attributes; they win over what the library finds out by itself.
     pub resource: BTreeMap<String, String>,
-    /// gRPC metadata sent with every batch, such as `authorization`.
+    /// gRPC metadata or HTTP headers sent with every batch, such as `authorization`.
     pub headers: BTreeMap<String, Secret>,
     /// Memory for events that wait, and what happens when it is spent.
     pub queue: Queue,
@@ -115,6 +115,33 @@ pub struct Send {
     pub compression: Option<Compression>,
     /// How long the guard waits for the last events when it is dropped, in milliseconds. Default 5,000.
     pub flush_timeout_ms: u64,
+    /// A file that holds a token, sent as `authorization: Bearer …` by OTLP over gRPC and HTTP. Read again when it has
+    /// changed, five seconds later at most, so tokens that expire may be replaced in it.
+    pub token_file: Option<PathBuf>,
+    /// The HTTP proxy that OTLP over gRPC and HTTP goes through, by the method `CONNECT`: `http://user:password@host:3128`,
+    /// or `none`. Default: what the variables `HTTPS_PROXY` (for `https://` endpoints), `HTTP_PROXY` (for `http://`), else
+    /// `ALL_PROXY` say, in capitals or not, except for the hosts that `NO_PROXY` names.
+    pub proxy: Option<Secret>,
+    /// What the environment says of proxies.
+    #[serde(skip)]
+    #[cfg_attr(not(feature = "_connect"), allow(dead_code, reason = "for these alone"))]
+    pub(crate) proxy_env: ProxyEnv,
+}
+
+/// The proxy variables, empty where they are unset.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct ProxyEnv {
+    pub(crate) http: String,
+    pub(crate) https: String,
+    pub(crate) all: String,
+    pub(crate) no: String,
+}
+
+impl fmt::Debug for ProxyEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the URLs: they may hold a password.
+        f.debug_struct("ProxyEnv").field("no", &self.no).finish_non_exhaustive()
+    }
 }
 
 /// How payloads are compressed.
@@ -175,7 +202,15 @@ impl Default for Batch {
 
 impl Default for Send {
     fn default() -> Self {
-        Self { in_flight_max: 4, timeout_ms: 10_000, compression: None, flush_timeout_ms: 5_000 }
+        Self {
+            in_flight_max: 4,
+            timeout_ms: 10_000,
+            compression: None,
+            flush_timeout_ms: 5_000,
+            token_file: None,
+            proxy: None,
+            proxy_env: ProxyEnv::default(),
+        }
     }
 }
 
@@ -227,6 +262,9 @@ impl Config {
         within("batch.age_ms_max", self.batch.age_ms_max, 1, 60_000)?;
         within("send.in_flight_max", self.send.in_flight_max, 1, IN_FLIGHT_MAX)?;
         within("send.timeout_ms", self.send.timeout_ms, 1, 600_000)?;
+        if self.send.token_file.is_some() && self.headers.keys().any(|key| key.eq_ignore_ascii_case("authorization")) {
+            return refuse("send.token_file", "`headers` has an `authorization` entry too: write one of them");
+        }
         within("retry.delay_ms_min", self.retry.delay_ms_min, 1, 600_000)?;
         within("retry.delay_ms_max", self.retry.delay_ms_max, self.retry.delay_ms_min, 600_000)?;
         if self.tls.certificate.is_some() != self.tls.key.is_some() {
@@ -278,12 +316,12 @@ impl Config {
     }
 
     /// The compression for this endpoint.
-    #[cfg(any(feature = "grpc", feature = "kafka"))]
+    #[cfg(any(feature = "_connect", feature = "kafka"))]
     pub(crate) fn compression(&self, endpoint: &Endpoint) -> Compression {
         self.send.compression.unwrap_or(match endpoint {
             Endpoint::Kafka { .. } => Compression::Zstd,
-            Endpoint::Grpc { loopback: false, .. } => Compression::Gzip,
-            Endpoint::Grpc { .. } | Endpoint::Stdout => Compression::None,
+            Endpoint::Grpc { loopback: false, .. } | Endpoint::Http { loopback: false, .. } => Compression::Gzip,
+            Endpoint::Grpc { .. } | Endpoint::Http { .. } | Endpoint::Lines { .. } => Compression::None,
         })
     }
 
@@ -300,7 +338,7 @@ impl Config {
         }
     }
 
-    #[cfg(feature = "grpc")]
+    #[cfg(feature = "_connect")]
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.send.timeout_ms)
     }

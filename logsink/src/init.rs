@@ -117,7 +117,9 @@ impl Builder {
         self.configure(|config| config.service = Some(name))
     }
 
-    /// Where events go: `http://host:4317`, `https://…`, `kafka://b1:9092,b2:9092/topic` or `stdout:`.
+    /// Where events go: `http://host:4317`, `kafka://b1:9092,b2:9092/topic`, `stderr:` and what else [`Endpoint`] lists.
+    ///
+    /// [`Endpoint`]: crate::config::Endpoint
     pub fn endpoint(self, url: impl Into<String>) -> Self {
         let url = url.into();
         self.configure(|config| config.endpoint = Some(url))

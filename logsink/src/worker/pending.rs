@@ -98,6 +98,14 @@ impl Pending {
         Self { sealed, metrics: self.metrics.clone(), notice: self.notice.clone(), resolved: false }
     }
 
+    /// Its one record cut, so that the payload has `bytes_max` bytes at most; itself, when it cannot be cut that far.
+    pub(super) fn shrink(mut self, envelope: &Envelope, bytes_max: usize) -> Result<Self, Self> {
+        let Some((sealed, values)) = self.sealed.shrink(envelope, bytes_max) else { return Err(self) };
+        self.resolved = true;
+        (0..values).for_each(|_| self.metrics.truncated());
+        Ok(self.part(sealed))
+    }
+
     fn count(&self, reason: Reason) {
         for record in queue::records(self.sealed.body()) {
             self.metrics.dropped(reason, severity(record));

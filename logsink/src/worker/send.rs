@@ -24,6 +24,9 @@ use crate::{
     voice::say,
 };
 
+/// A record is not cut below this: what is left would say nothing. Its sink refuses everything, or nearly so.
+const SHRUNK_BYTES_MIN: usize = 1 << 10;
+
 /// How often losses are reported on stderr, at most.
 pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -41,7 +44,8 @@ pub(super) struct Sender {
 /// How the tries of one batch ended.
 enum End {
     Sent(Accepted),
-    TooLarge(String),
+    /// With the most that the sink takes, where that is known.
+    TooLarge(String, Option<usize>),
     Lost(Reason, String),
 }
 
@@ -72,7 +76,13 @@ impl Sender {
         // A stack: the first half goes before the second, and a half of a half before either.
         let mut stack = vec![(first, sequence)];
         while let Some((pending, sequence)) = stack.pop() {
-            match self.try_until_end(&pending, sequence, revision.as_deref()).await {
+            let end = match self.transport.bytes_max() {
+                Some(max) if pending.sealed().payload.len() > max => {
+                    End::TooLarge(format!("the sink takes {max} bytes at most"), Some(max))
+                }
+                _ => self.try_until_end(&pending, sequence, revision.as_deref()).await,
+            };
+            match end {
                 End::Sent(accepted) => {
                     if accepted.rejected > 0 {
                         let reason = if accepted.message.is_empty() { "no reason given" } else { &accepted.message };
@@ -89,11 +99,10 @@ impl Sender {
                     pending.lost(reason);
                     self.report();
                 }
-                End::TooLarge(message) => match pending.split(&self.envelope) {
-                    Ok((first, second)) => {
-                        let first = (first, self.take_sequence());
-                        let second = (second, self.take_sequence());
-                        stack.extend([second, first]);
+                End::TooLarge(message, max) => match self.smaller(pending, max) {
+                    Ok(parts) => {
+                        let parts: Vec<_> = parts.into_iter().map(|part| (part, self.take_sequence())).collect();
+                        stack.extend(parts.into_iter().rev());
                     }
                     Err(single) => {
                         self.health().refused(Reason::Oversize, &message);
@@ -105,6 +114,22 @@ impl Sender {
         }
     }
 
+    /// The halves of a batch that was too large; of one record, that record cut to what the sink takes, else to half. The
+    /// batch itself when no more can be cut.
+    fn smaller(&self, pending: Pending, bytes_max: Option<usize>) -> Result<Vec<Pending>, Pending> {
+        let envelope = &self.envelope;
+        let single = match pending.split(envelope) {
+            Ok((first, second)) => return Ok(vec![first, second]),
+            Err(single) => single,
+        };
+        let half = (single.sealed().payload.len() / 2).max(SHRUNK_BYTES_MIN);
+        let bytes_max = bytes_max.unwrap_or(half);
+        if single.sealed().payload.len() <= bytes_max {
+            return Err(single);
+        }
+        single.shrink(envelope, bytes_max).map(|shrunk| vec![shrunk])
+    }
+
     async fn try_until_end(&self, pending: &Pending, sequence: u64, revision: Option<&str>) -> End {
         let mut retry = Retry::new(self.policy, std::time::Instant::now());
         loop {
@@ -113,7 +138,10 @@ impl Sender {
                     self.recovered();
                     return End::Sent(accepted);
                 }
-                Err(SendError::TooLarge { message }) => return End::TooLarge(message),
+                Err(SendError::TooLarge { message }) => {
+                    let max = self.transport.bytes_max().filter(|max| pending.sealed().payload.len() > *max);
+                    return End::TooLarge(message, max);
+                }
                 Err(SendError::Permanent { message }) => return End::Lost(Reason::Permanent, message),
                 Err(SendError::Retryable { message, after }) => (message, after),
             };
