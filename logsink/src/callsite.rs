@@ -118,6 +118,8 @@ pub(crate) struct Callsite {
 pub(crate) struct Judged {
     stamp: u64,
     pub(crate) plan: Plan,
+    /// Whether the console may show events that the rules do not want.
+    pub(crate) console: bool,
 }
 
 impl Judged {
@@ -232,7 +234,11 @@ impl Callsite {
         if let Some(judged) = self.judged.load_full().filter(|judged| judged.stamp == stamp) {
             return judged;
         }
-        let judged = Arc::new(Judged { stamp, plan: active.rules.plan(meta) });
+        let judged = Arc::new(Judged {
+            stamp,
+            plan: active.rules.plan(meta),
+            console: reload.console().is_some_and(|filter| filter.may_want(meta)),
+        });
         self.judged.store(Some(judged.clone()));
         judged
     }
@@ -286,6 +292,12 @@ impl Known<'_> {
     #[inline]
     pub(crate) fn interest(&self) -> Interest {
         self.judged.plan.interest
+    }
+
+    /// Whether nobody can want an event of it.
+    #[inline]
+    pub(crate) fn is_unwanted(&self) -> bool {
+        self.interest() == Interest::Never && !self.judged.console
     }
 }
 

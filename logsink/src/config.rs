@@ -2,6 +2,7 @@
 //!
 //! Later layers win: defaults, `logsink.toml`, `OTEL_*` variables, `LOGSINK_*` variables, builder calls.
 
+mod console;
 mod endpoint;
 mod env;
 mod queue;
@@ -11,6 +12,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
+pub use console::Console;
 pub use endpoint::{Colour, Destination, ENDPOINT_DEFAULT, Endpoint, Format};
 pub use queue::{Level, LevelOverflow, Overflow, Queue, Threshold};
 pub use sink::Sink;
@@ -42,6 +44,11 @@ pub struct Config {
     pub service: Option<String>,
     /// The base filter, in `EnvFilter` directive syntax. Default: `info`.
     pub filter: Option<String>,
+    /// What `init()` writes to stderr for people. Default: `auto`.
+    pub console: Console,
+    /// What the console shows, in `EnvFilter` directive syntax; the rules have no say in it then. Default: `RUST_LOG`, and
+    /// without it what the sinks get.
+    pub console_filter: Option<String>,
     /// Where rules come from. Default: `push` for a gRPC endpoint, else `none`.
     pub rules: Option<RulesFrom>,
     /// Where the last good rules are kept. Default: `$XDG_CACHE_HOME/logsink`, else `~/.cache/logsink`.
@@ -115,6 +122,9 @@ pub struct Send {
     pub compression: Option<Compression>,
     /// How long the guard waits for the last events when it is dropped, in milliseconds. Default 5,000.
     pub flush_timeout_ms: u64,
+    /// How often a record of the library's own (WARN, target `logsink`) tells the main sink how many events were lost and why,
+    /// in milliseconds; 0 for never. Default 10,000.
+    pub losses_ms: u64,
     /// A file that holds a token, sent as `authorization: Bearer …` by OTLP over gRPC and HTTP. Read again when it has
     /// changed, five seconds later at most, so tokens that expire may be replaced in it.
     pub token_file: Option<PathBuf>,
@@ -207,6 +217,7 @@ impl Default for Send {
             timeout_ms: 10_000,
             compression: None,
             flush_timeout_ms: 5_000,
+            losses_ms: 10_000,
             token_file: None,
             proxy: None,
             proxy_env: ProxyEnv::default(),
@@ -246,6 +257,7 @@ impl Config {
     /// The first value that cannot be used.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.rule_source()?;
+        self.console_filter()?;
         self.queue.validate()?;
         self.validate_own()?;
         self.validate_sinks()
@@ -328,6 +340,11 @@ impl Config {
     pub(crate) fn limits(&self) -> batch::Limits {
         let Batch { bytes_max, records_max, age_ms_max } = self.batch;
         batch::Limits { bytes_max, records_max, age_max: Duration::from_millis(age_ms_max) }
+    }
+
+    /// How often the main sink is told what was lost.
+    pub(crate) fn losses_every(&self) -> Option<Duration> {
+        (self.send.losses_ms > 0).then(|| Duration::from_millis(self.send.losses_ms))
     }
 
     pub(crate) fn retry_policy(&self) -> retry::Policy {

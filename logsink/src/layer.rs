@@ -34,9 +34,9 @@ use crate::{
         event::{EventEncoder, FINISH_BYTES, close_frame},
         view::{RecordView, rewrite},
     },
-    filter::{Fate, rules::Interest},
+    filter::{EventView as _, Fate, rules::Interest},
     metrics::{Metrics, Reason},
-    queue::{self, Draft, Producer},
+    queue::{self, Draft, LOCAL_TAG, Producer},
     reload::Reload,
     span::{self as spans, Context, stack::Stack},
 };
@@ -125,7 +125,7 @@ impl LogsinkLayer {
     {
         let State { callsites, outside, inside, scratch, writers, .. } = state;
         let known = callsites.get(event.metadata(), self.id, self.capture, &self.reload);
-        if known.interest() == Interest::Never {
+        if known.is_unwanted() {
             return Err(Reason::FilteredByBase);
         }
         let Known { callsite, judged } = known;
@@ -145,7 +145,7 @@ impl LogsinkLayer {
         }
         around.append(&mut draft, callsite, &outcome);
         close_frame(&mut draft);
-        if judged.plan.interest == Interest::Sometimes {
+        if judged.plan.interest != Interest::Always {
             self.judge(&mut draft, callsite, judged, now, scratch)?;
         }
         draft.commit()?;
@@ -246,22 +246,34 @@ impl LogsinkLayer {
     ) -> Result<(), Reason> {
         let active = self.reload.active();
         let view = RecordView::new(draft.written(), active.rules.service(), callsite.severity);
-        let verdict = if judged.is_of(self.id, active.generation) {
+        let mut verdict = if judged.is_of(self.id, active.generation) {
             active.rules.decide_by(&judged.plan, &view, now)
         } else {
             // Swapped since the callsite was looked up.
             active.rules.decide(&view, now)
         };
-        match verdict.fate {
-            Fate::Keep => {}
-            Fate::DropByFilter => return Err(Reason::FilteredByBase),
-            Fate::DropByRule(_) => return Err(Reason::FilteredByRule),
+        let dropped = match verdict.fate {
+            Fate::Keep => None,
+            Fate::DropByFilter => Some(Reason::FilteredByBase),
+            Fate::DropByRule(_) => Some(Reason::FilteredByRule),
+        };
+        let local = match (dropped, self.reload.console()) {
+            (None, _) => false,
+            (Some(_), Some(filter)) if filter.wants(view.target(), callsite.severity) => true,
+            (Some(reason), _) => return Err(reason),
+        };
+        if local {
+            (verdict.level, verdict.redact) = (None, active.rules.redactions(&view, now));
         }
         if verdict.level.is_some() || !verdict.redact.is_empty() {
             rewrite(draft.written(), verdict.level, verdict.redact, scratch);
             if !draft.replace(scratch) {
                 return Err(draft.refusal());
             }
+        }
+        if local {
+            // It goes to the console alone, which the sinks' counters need not know.
+            draft.written()[0] = LOCAL_TAG;
         }
         Ok(())
     }

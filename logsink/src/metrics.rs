@@ -169,6 +169,16 @@ impl Metrics {
         self.dropped[reason as usize].iter().map(|count| count.load(Relaxed)).sum()
     }
 
+    /// Records that somebody wanted and nobody got.
+    pub(crate) fn lost(&self) -> u64 {
+        Reason::ALL.into_iter().filter(|reason| reason.is_loss()).map(|reason| self.dropped_for(reason)).sum()
+    }
+
+    /// Batches that the sink acknowledged.
+    pub(crate) fn batches(&self) -> u64 {
+        self.batches.load(Relaxed)
+    }
+
     /// The loss counters as they ride beside a batch: `reason=count` separated by commas, reasons at zero left out.
     pub fn lost_header(&self) -> String {
         let mut text = String::new();

@@ -9,6 +9,7 @@
 mod backlog;
 mod health;
 pub(crate) mod lane;
+mod losses;
 mod pending;
 mod pump;
 mod send;
@@ -233,6 +234,8 @@ fn feed(settings: &lane::Settings, shared: &Arc<lane::Shared>, has_local: bool) 
         batcher: Batcher::new(settings.limits, settings.envelope.clone(), Instant::now()),
         age_max: settings.limits.age_max,
         shared: shared.clone(),
+        envelope: settings.envelope.clone(),
+        losses: settings.losses_every.map(losses::Losses::new),
     }
 }
 

@@ -66,6 +66,13 @@ pub enum Destination {
     File(PathBuf),
 }
 
+impl Destination {
+    /// Whether it is the process's own output.
+    pub(crate) fn is_standard(&self) -> bool {
+        matches!(self, Self::Stdout | Self::Stderr)
+    }
+}
+
 /// How a record looks as lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -121,6 +121,8 @@ impl Config {
         text("LOGSINK_ENDPOINT", &mut self.endpoint);
         text("LOGSINK_SERVICE", &mut self.service);
         text("RUST_LOG", &mut self.filter);
+        text("RUST_LOG", &mut self.console_filter);
+        text("LOGSINK_CONSOLE_FILTER", &mut self.console_filter);
         text("LOGSINK_FILTER", &mut self.filter);
         if let Some(value) = read("LOGSINK_RULES") {
             self.rules = Some(RulesFrom::Text(value));
@@ -154,6 +156,7 @@ impl Config {
         if let Some(value) = read("LOGSINK_SEND_COMPRESSION") {
             self.send.compression = Some(compression("LOGSINK_SEND_COMPRESSION", &value)?);
         }
+        word(read, "LOGSINK_CONSOLE", &mut self.console)?;
         number(read, "LOGSINK_QUEUE_BYTES_MAX", &mut self.queue.bytes_max)?;
         number(read, "LOGSINK_QUEUE_BLOCK_MS_MAX", &mut self.queue.block_ms_max)?;
         word(read, "LOGSINK_QUEUE_OVERFLOW", &mut self.queue.overflow)?;
@@ -167,6 +170,7 @@ impl Config {
         number(read, "LOGSINK_SEND_IN_FLIGHT_MAX", &mut self.send.in_flight_max)?;
         number(read, "LOGSINK_SEND_TIMEOUT_MS", &mut self.send.timeout_ms)?;
         number(read, "LOGSINK_SEND_FLUSH_TIMEOUT_MS", &mut self.send.flush_timeout_ms)?;
+        number(read, "LOGSINK_SEND_LOSSES_MS", &mut self.send.losses_ms)?;
         number(read, "LOGSINK_RETRY_DELAY_MS_MIN", &mut self.retry.delay_ms_min)?;
         number(read, "LOGSINK_RETRY_DELAY_MS_MAX", &mut self.retry.delay_ms_max)?;
         let mut elapsed = 0;

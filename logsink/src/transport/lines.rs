@@ -20,6 +20,7 @@ use tokio::sync::Mutex;
 use super::{Accepted, Batch, SendError, Sending, Transport};
 use crate::config::{Colour, Destination, Format};
 use output::Output;
+pub(crate) use record::put_time;
 
 /// Writes the records of a batch as lines.
 #[derive(Debug)]

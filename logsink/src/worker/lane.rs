@@ -46,6 +46,8 @@ pub(crate) struct Settings {
     /// Under which the sink knows the sender: no two lanes have the same, since each counts its batches by itself.
     pub(crate) instance: String,
     pub(crate) metrics: Arc<Metrics>,
+    /// How often the sink is told what was lost, at most; `None`: never.
+    pub(crate) losses_every: Option<Duration>,
 }
 
 /// What others see of a lane.

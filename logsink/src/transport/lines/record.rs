@@ -157,7 +157,7 @@ pub(super) fn entries(map: &[u8], depth: usize) -> impl Iterator<Item = (&[u8], 
 }
 
 /// A point in time as RFC 3339 in UTC, with so many digits of a second's fraction (9 at most).
-pub(super) fn put_time(text: &mut String, unix_nano: u64, digits: usize) {
+pub(crate) fn put_time(text: &mut String, unix_nano: u64, digits: usize) {
     use std::fmt::Write as _;
     let time = std::time::Duration::from_nanos(unix_nano);
     let (days, second) = (time.as_secs() / 86_400, time.as_secs() % 86_400);
