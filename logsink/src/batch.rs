@@ -139,6 +139,16 @@ impl Sealed {
         &self.payload[self.body.clone()]
     }
 
+    /// Where in the payload the framed records begin.
+    pub(crate) fn body_start(&self) -> usize {
+        self.body.start
+    }
+
+    /// A batch that was written down: its records go to the payload's end. `None` when they cannot.
+    pub(crate) fn restore(payload: Bytes, body_start: usize, records: u32) -> Option<Self> {
+        (body_start <= payload.len()).then(|| Self { body: body_start..payload.len(), payload, records })
+    }
+
     /// Two batches with half of the records each; `None` when there is only one.
     pub(crate) fn split(&self, envelope: &Envelope) -> Option<(Self, Self)> {
         let half = self.records / 2;

@@ -7,6 +7,7 @@ mod endpoint;
 mod env;
 mod queue;
 mod sink;
+mod spool;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
@@ -16,6 +17,7 @@ pub use console::Console;
 pub use endpoint::{Colour, Destination, ENDPOINT_DEFAULT, Endpoint, Format};
 pub use queue::{Level, LevelOverflow, Overflow, Queue, Threshold};
 pub use sink::Sink;
+pub use spool::Spool;
 
 use crate::{ConfigError, batch, retry};
 
@@ -59,6 +61,8 @@ pub struct Config {
     pub headers: BTreeMap<String, Secret>,
     /// Memory for events that wait, and what happens when it is spent.
     pub queue: Queue,
+    /// Where events wait on disk, with `queue.overflow = "spill"`.
+    pub spool: Spool,
     /// When a batch is cut.
     pub batch: Batch,
     /// How a batch is sent.
@@ -259,6 +263,7 @@ impl Config {
         self.rule_source()?;
         self.console_filter()?;
         self.queue.validate()?;
+        self.spool.validate()?;
         self.validate_own()?;
         self.validate_sinks()
     }

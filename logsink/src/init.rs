@@ -245,7 +245,7 @@ impl Builder {
 
         // From the end of the flow to its beginning.
         let envelope = Arc::new(Envelope::new(&resource::attributes(&config, &service, &instance)));
-        let planned = lanes::plan(&config, console, &envelope, &instance, &metrics)?;
+        let planned = lanes::plan(&config, console, &service, &envelope, &instance, &metrics)?;
         let (sinks, lanes) = planned.into_iter().map(|sink| ((sink.config, sink.metrics), sink.settings)).unzip();
         let settings = worker::Settings {
             lanes,

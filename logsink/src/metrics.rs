@@ -41,13 +41,20 @@ pub enum Reason {
     Permanent,
     /// The batch was tried as long as the configuration allows.
     RetriesExhausted,
+    /// The spool on disk had reached its bytes.
+    SpoolFull,
+    /// It had waited in the spool for longer than it may.
+    SpoolExpired,
+    /// The disk refused it, or damaged it. (Of damaged frames, of which nobody knows how many records they had, each counts
+    /// one.)
+    SpoolFailed,
     /// It was still waiting when the deadline of the last flush passed.
     Shutdown,
 }
 
 impl Reason {
     /// All reasons, in the order of the flow.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::FilteredByBase,
         Self::FilteredByRule,
         Self::QueueFull,
@@ -59,6 +66,9 @@ impl Reason {
         Self::Rejected,
         Self::Permanent,
         Self::RetriesExhausted,
+        Self::SpoolFull,
+        Self::SpoolExpired,
+        Self::SpoolFailed,
         Self::Shutdown,
     ];
 
@@ -76,6 +86,9 @@ impl Reason {
             Self::Rejected => "rejected",
             Self::Permanent => "permanent",
             Self::RetriesExhausted => "retries_exhausted",
+            Self::SpoolFull => "spool_full",
+            Self::SpoolExpired => "spool_expired",
+            Self::SpoolFailed => "spool_failed",
             Self::Shutdown => "shutdown",
         }
     }
@@ -106,6 +119,7 @@ pub struct Metrics {
     bytes: AtomicU64,
     retries: AtomicU64,
     splits: AtomicU64,
+    spooled: AtomicU64,
     client_lines: AtomicU64,
     /// The counters of the sinks beside the main one.
     sinks: Mutex<Vec<(String, Arc<Metrics>)>>,
@@ -152,6 +166,11 @@ impl Metrics {
     /// A batch was too large for the sink and was cut in two.
     pub fn split(&self) {
         self.splits.fetch_add(1, Relaxed);
+    }
+
+    /// `records` are safe on disk and will be sent from there.
+    pub(crate) fn spooled(&self, records: u64) {
+        self.spooled.fetch_add(records, Relaxed);
     }
 
     /// A client library below a transport wanted to log a line of its own.
@@ -217,6 +236,7 @@ impl Metrics {
             bytes: self.bytes.load(Relaxed),
             retries: self.retries.load(Relaxed),
             splits: self.splits.load(Relaxed),
+            spooled: self.spooled.load(Relaxed),
             client_lines: self.client_lines.load(Relaxed),
             sinks,
         }
@@ -258,7 +278,7 @@ pub struct SinkSnapshot {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Records that the worker took out of the queue for the main sink.
+    /// Records that the worker took out of the queue for the main sink, or over from the spool of an earlier process.
     pub drained: u64,
     /// Records that the main sink acknowledged.
     pub sent: u64,
@@ -274,6 +294,8 @@ pub struct Snapshot {
     pub retries: u64,
     /// Batches that were cut in two because the sink found them too large.
     pub splits: u64,
+    /// Records that went to the spool on disk; each of them counts as sent or dropped when it leaves it.
+    pub spooled: u64,
     /// Lines that client libraries below a transport wanted to log.
     pub client_lines: u64,
     /// The sinks beside the main one: those of `[[sink]]` in their order, then the console.
@@ -295,7 +317,12 @@ impl Snapshot {
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sent {} of {} records in {} batches ({} bytes)", self.sent, self.drained, self.batches, self.bytes)?;
-        for (name, count) in [("retries", self.retries), ("splits", self.splits), ("truncated", self.truncated)] {
+        for (name, count) in [
+            ("retries", self.retries),
+            ("splits", self.splits),
+            ("truncated", self.truncated),
+            ("spooled", self.spooled),
+        ] {
             if count > 0 {
                 write!(f, ", {name} {count}")?;
             }

@@ -130,6 +130,7 @@ impl Config {
         text("LOGSINK_TLS_SERVER_NAME", &mut self.tls.server_name);
         for (name, path) in [
             ("LOGSINK_CACHE_DIR", &mut self.cache_dir),
+            ("LOGSINK_SPOOL_DIR", &mut self.spool.dir),
             ("LOGSINK_TLS_CA", &mut self.tls.ca),
             ("LOGSINK_TLS_CERTIFICATE", &mut self.tls.certificate),
             ("LOGSINK_TLS_KEY", &mut self.tls.key),
@@ -164,6 +165,8 @@ impl Config {
         if let Some(value) = read("LOGSINK_QUEUE_LEVEL") {
             self.queue.level.extend(level_overflows("LOGSINK_QUEUE_LEVEL", &value)?);
         }
+        number(read, "LOGSINK_SPOOL_BYTES_MAX", &mut self.spool.bytes_max)?;
+        number(read, "LOGSINK_SPOOL_AGE_S_MAX", &mut self.spool.age_s_max)?;
         number(read, "LOGSINK_BATCH_BYTES_MAX", &mut self.batch.bytes_max)?;
         number(read, "LOGSINK_BATCH_RECORDS_MAX", &mut self.batch.records_max)?;
         number(read, "LOGSINK_BATCH_AGE_MS_MAX", &mut self.batch.age_ms_max)?;

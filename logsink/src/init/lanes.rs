@@ -6,7 +6,7 @@ use super::resource;
 use crate::{
     Config, ConfigError,
     batch::{Envelope, Limits},
-    config::{ENDPOINT_DEFAULT, Overflow, Queue, Sink},
+    config::{ENDPOINT_DEFAULT, Overflow, Sink},
     filter::rules::BaseFilter,
     metrics::Metrics,
     worker::{Bounds, lane::Settings},
@@ -31,20 +31,22 @@ const CONSOLE: &str = "console";
 pub(super) fn plan(
     config: &Config,
     console: Option<&str>,
+    service: &str,
     envelope: &Arc<Envelope>,
     instance: &str,
     metrics: &Arc<Metrics>,
 ) -> Result<Vec<Planned>, ConfigError> {
-    let common = Common { queue: &config.queue, lanes: 1 + config.sink.len(), envelope };
-    let main = common.sink(config.clone(), None, config.queue.overflow, instance.to_owned(), metrics.clone());
+    let common = Common { all: config, service, envelope };
+    let main = common.sink(config.clone(), None, config.queue.overflow, instance.to_owned(), metrics.clone())?;
     let losses_every = config.losses_every();
     let mut planned = vec![Planned { settings: Settings { losses_every, ..main.settings }, ..main }];
     for sink in &config.sink {
         let own = config.of_sink(sink);
-        planned.push(common.further(own, sink.base_filter()?, sink.overflow(config)));
+        planned.push(common.further(own, sink.base_filter()?, sink.overflow(config))?);
     }
     if let Some(endpoint) = console {
-        let lane = common.further(config.of_sink(&Sink::new(endpoint)), config.console_filter()?, Overflow::DropNewest);
+        let own = config.of_sink(&Sink::new(endpoint));
+        let lane = common.further(own, config.console_filter()?, Overflow::DropNewest)?;
         let bounds = Bounds { bytes_max: CONSOLE_BYTES_MAX, reserve_bytes: 0, ..lane.settings.bounds };
         // One at a time, so that lines stand in order.
         let settings = Settings {
@@ -65,15 +67,15 @@ pub(super) fn plan(
 
 /// What all sinks share.
 struct Common<'a> {
-    queue: &'a Queue,
-    lanes: usize,
+    all: &'a Config,
+    service: &'a str,
     envelope: &'a Arc<Envelope>,
 }
 
 impl Common<'_> {
     /// A sink beside the main one. It counts its batches by itself and may reach the server that another lane reaches, so
     /// it has an id of its own.
-    fn further(&self, config: Config, filter: Option<BaseFilter>, overflow: Overflow) -> Planned {
+    fn further(&self, config: Config, filter: Option<BaseFilter>, overflow: Overflow) -> Result<Planned, ConfigError> {
         self.sink(config, filter, overflow, resource::instance_id(), Arc::new(Metrics::new()))
     }
 
@@ -84,20 +86,24 @@ impl Common<'_> {
         overflow: Overflow,
         instance: String,
         metrics: Arc<Metrics>,
-    ) -> Planned {
+    ) -> Result<Planned, ConfigError> {
+        let sink = config.endpoint.clone().unwrap_or_else(|| ENDPOINT_DEFAULT.to_owned());
+        let spills = overflow == Overflow::Spill;
+        let spool = spills.then(|| self.all.spool.of_sink(self.service, &sink)).transpose()?;
         let settings = Settings {
-            sink: config.endpoint.clone().unwrap_or_else(|| ENDPOINT_DEFAULT.to_owned()),
+            sink,
             filter,
             local: false,
             limits: config.limits(),
-            bounds: self.queue.bounds(overflow, self.lanes),
+            bounds: self.all.queue.bounds(overflow, 1 + self.all.sink.len()),
             retry: config.retry_policy(),
             in_flight_max: config.send.in_flight_max,
             envelope: self.envelope.clone(),
             instance,
             metrics: metrics.clone(),
             losses_every: None,
+            spool,
         };
-        Planned { config, metrics, settings }
+        Ok(Planned { config, metrics, settings })
     }
 }

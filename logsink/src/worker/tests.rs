@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 fn builder(sink: &Arc<Memory>) -> Builder {
     crate::builder().alone().service("test").rules("none").transport(sink.clone()).configure(|config| {
@@ -30,7 +30,7 @@ fn builder(sink: &Arc<Memory>) -> Builder {
 }
 
 /// Runs `body` with a pipeline into the sink.
-fn with(builder: Builder, body: impl FnOnce(&Guard)) -> Guard {
+pub(super) fn with(builder: Builder, body: impl FnOnce(&Guard)) -> Guard {
     let (layer, guard) = builder.layer().unwrap();
     let subscriber = tracing_subscriber::registry().with(layer);
     tracing::subscriber::with_default(subscriber, || body(&guard));
@@ -38,7 +38,7 @@ fn with(builder: Builder, body: impl FnOnce(&Guard)) -> Guard {
 }
 
 /// The field `n` of each record of a batch.
-fn numbers(batch: &Batch) -> Vec<i64> {
+pub(super) fn numbers(batch: &Batch) -> Vec<i64> {
     let request = ExportLogsServiceRequest::decode(batch.payload.clone()).unwrap();
     let records = request.resource_logs.into_iter().flat_map(|r| r.scope_logs).flat_map(|s| s.log_records);
     let numbers: Vec<_> = records
@@ -58,11 +58,11 @@ fn all_numbers(sink: &Memory) -> Vec<i64> {
     numbers
 }
 
-fn emit(range: std::ops::Range<i64>) {
+pub(super) fn emit(range: std::ops::Range<i64>) {
     range.for_each(|n| tracing::info!(n, "event"));
 }
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
