@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::queue::records;
+use crate::{encode::shrink::shrink, queue::records};
 
 /// Where to cut. A record that is alone larger than `bytes_max` makes a batch of its own.
 #[derive(Debug, Clone, Copy)]
@@ -139,6 +139,16 @@ impl Sealed {
         &self.payload[self.body.clone()]
     }
 
+    /// Where in the payload the framed records begin.
+    pub(crate) fn body_start(&self) -> usize {
+        self.body.start
+    }
+
+    /// A batch that was written down: its records go to the payload's end. `None` when they cannot.
+    pub(crate) fn restore(payload: Bytes, body_start: usize, records: u32) -> Option<Self> {
+        (body_start <= payload.len()).then(|| Self { body: body_start..payload.len(), payload, records })
+    }
+
     /// Two batches with half of the records each; `None` when there is only one.
     pub(crate) fn split(&self, envelope: &Envelope) -> Option<(Self, Self)> {
         let half = self.records / 2;
@@ -148,6 +158,14 @@ impl Sealed {
         let end: usize = records(self.body()).take(half as usize).map(<[u8]>::len).sum();
         let (first, second) = self.body().split_at(end);
         Some((envelope.seal(first, half), envelope.seal(second, self.records - half)))
+    }
+
+    /// The batch of one record with that record cut, so that its payload has `bytes_max` bytes at most, and how many values
+    /// were cut for it; `None` when it cannot be cut that far.
+    pub(crate) fn shrink(&self, envelope: &Envelope, bytes_max: usize) -> Option<(Self, u32)> {
+        let room = bytes_max.checked_sub(envelope.bytes_max())?;
+        let shrunk = shrink(self.body(), room)?;
+        Some((envelope.seal(&shrunk.record, 1), shrunk.values))
     }
 }
 

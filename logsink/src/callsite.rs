@@ -137,6 +137,8 @@ pub(crate) struct Callsite {
 pub(crate) struct Judged {
     stamp: u64,
     pub(crate) plan: Plan,
+    /// Whether the console may show events that the rules do not want.
+    pub(crate) console: bool,
 }
 
 impl Judged {
@@ -251,7 +253,11 @@ impl Callsite {
         if let Some(judged) = self.judged.load_full().filter(|judged| judged.stamp == stamp) {
             return judged;
         }
-        let judged = Arc::new(Judged { stamp, plan: active.rules.plan(meta) });
+        let judged = Arc::new(Judged {
+            stamp,
+            plan: active.rules.plan(meta),
+            console: reload.console().is_some_and(|filter| filter.may_want(meta)),
+        });
         self.judged.store(Some(judged.clone()));
         judged
     }
@@ -356,6 +362,11 @@ impl Entry {
     pub(crate) fn new(meta: &'static Metadata<'static>, layer: u64, capture: Capture, reload: &Reload) -> Self {
         let callsite = prepare(meta, capture);
         let judged = callsite.judge(meta, layer, reload);
-        Self { address: address(meta), interest: judged.plan.interest, callsite, judged }
+        let interest = match judged.plan.interest {
+            // The layer's slow way sorts out who gets it.
+            Interest::Never if judged.console => Interest::Sometimes,
+            interest => interest,
+        };
+        Self { address: address(meta), interest, callsite, judged }
     }
 }

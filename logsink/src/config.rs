@@ -2,18 +2,22 @@
 //!
 //! Later layers win: defaults, `logsink.toml`, `OTEL_*` variables, `LOGSINK_*` variables, builder calls.
 
+mod console;
 mod endpoint;
 mod env;
 mod queue;
 mod sink;
+mod spool;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-pub use endpoint::{ENDPOINT_DEFAULT, Endpoint};
+pub use console::Console;
+pub use endpoint::{Colour, Destination, ENDPOINT_DEFAULT, Endpoint, Format};
 pub use queue::{Level, LevelOverflow, Overflow, Queue, Threshold};
 pub use sink::Sink;
+pub use spool::Spool;
 
 use crate::{ConfigError, batch, retry};
 
@@ -35,23 +39,30 @@ use crate::{ConfigError, batch, retry};
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Config {
-    /// Where events go: `http://host:4317`, `https://…`, `kafka://b1:9092,b2:9092/topic` or `stdout:`.
-    /// Default: [`ENDPOINT_DEFAULT`].
+    /// Where events go, as [`Endpoint`] lists it: `http://host:4317` (gRPC), `http://host:4318/v1/logs` (HTTP),
+    /// `kafka://b1:9092,b2:9092/topic`, `stdout:`, `stderr:` or `file:/path`. Default: [`ENDPOINT_DEFAULT`].
     pub endpoint: Option<String>,
     /// `service.name`. Default: the name of the executable.
     pub service: Option<String>,
     /// The base filter, in `EnvFilter` directive syntax. Default: `info`.
     pub filter: Option<String>,
+    /// What `init()` writes to stderr for people. Default: `auto`.
+    pub console: Console,
+    /// What the console shows, in `EnvFilter` directive syntax; the rules have no say in it then. Default: `RUST_LOG`, and
+    /// without it what the sinks get.
+    pub console_filter: Option<String>,
     /// Where rules come from. Default: `push` for a gRPC endpoint, else `none`.
     pub rules: Option<RulesFrom>,
     /// Where the last good rules are kept. Default: `$XDG_CACHE_HOME/logsink`, else `~/.cache/logsink`.
     pub cache_dir: Option<PathBuf>,
     /// Further resource attributes; they win over what the library finds out by itself.
     pub resource: BTreeMap<String, String>,
-    /// gRPC metadata sent with every batch, such as `authorization`.
+    /// gRPC metadata or HTTP headers sent with every batch, such as `authorization`.
     pub headers: BTreeMap<String, Secret>,
     /// Memory for events that wait, and what happens when it is spent.
     pub queue: Queue,
+    /// Where events wait on disk, with `queue.overflow = "spill"`.
+    pub spool: Spool,
     /// When a batch is cut.
     pub batch: Batch,
     /// How a batch is sent.
@@ -115,6 +126,36 @@ pub struct Send {
     pub compression: Option<Compression>,
     /// How long the guard waits for the last events when it is dropped, in milliseconds. Default 5,000.
     pub flush_timeout_ms: u64,
+    /// How often a record of the library's own (WARN, target `logsink`) tells the main sink how many events were lost and why,
+    /// in milliseconds; 0 for never. Default 10,000.
+    pub losses_ms: u64,
+    /// A file that holds a token, sent as `authorization: Bearer …` by OTLP over gRPC and HTTP. Read again when it has
+    /// changed, five seconds later at most, so tokens that expire may be replaced in it.
+    pub token_file: Option<PathBuf>,
+    /// The HTTP proxy that OTLP over gRPC and HTTP goes through, by the method `CONNECT`: `http://user:password@host:3128`,
+    /// or `none`. Default: what the variables `HTTPS_PROXY` (for `https://` endpoints), `HTTP_PROXY` (for `http://`), else
+    /// `ALL_PROXY` say, in capitals or not, except for the hosts that `NO_PROXY` names.
+    pub proxy: Option<Secret>,
+    /// What the environment says of proxies.
+    #[serde(skip)]
+    #[cfg_attr(not(feature = "_connect"), allow(dead_code, reason = "for these alone"))]
+    pub(crate) proxy_env: ProxyEnv,
+}
+
+/// The proxy variables, empty where they are unset.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct ProxyEnv {
+    pub(crate) http: String,
+    pub(crate) https: String,
+    pub(crate) all: String,
+    pub(crate) no: String,
+}
+
+impl fmt::Debug for ProxyEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the URLs: they may hold a password.
+        f.debug_struct("ProxyEnv").field("no", &self.no).finish_non_exhaustive()
+    }
 }
 
 /// How payloads are compressed.
@@ -175,7 +216,16 @@ impl Default for Batch {
 
 impl Default for Send {
     fn default() -> Self {
-        Self { in_flight_max: 4, timeout_ms: 10_000, compression: None, flush_timeout_ms: 5_000 }
+        Self {
+            in_flight_max: 4,
+            timeout_ms: 10_000,
+            compression: None,
+            flush_timeout_ms: 5_000,
+            losses_ms: 10_000,
+            token_file: None,
+            proxy: None,
+            proxy_env: ProxyEnv::default(),
+        }
     }
 }
 
@@ -211,7 +261,9 @@ impl Config {
     /// The first value that cannot be used.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.rule_source()?;
+        self.console_filter()?;
         self.queue.validate()?;
+        self.spool.validate()?;
         self.validate_own()?;
         self.validate_sinks()
     }
@@ -227,6 +279,9 @@ impl Config {
         within("batch.age_ms_max", self.batch.age_ms_max, 1, 60_000)?;
         within("send.in_flight_max", self.send.in_flight_max, 1, IN_FLIGHT_MAX)?;
         within("send.timeout_ms", self.send.timeout_ms, 1, 600_000)?;
+        if self.send.token_file.is_some() && self.headers.keys().any(|key| key.eq_ignore_ascii_case("authorization")) {
+            return refuse("send.token_file", "`headers` has an `authorization` entry too: write one of them");
+        }
         within("retry.delay_ms_min", self.retry.delay_ms_min, 1, 600_000)?;
         within("retry.delay_ms_max", self.retry.delay_ms_max, self.retry.delay_ms_min, 600_000)?;
         if self.tls.certificate.is_some() != self.tls.key.is_some() {
@@ -278,18 +333,23 @@ impl Config {
     }
 
     /// The compression for this endpoint.
-    #[cfg(any(feature = "grpc", feature = "kafka"))]
+    #[cfg(any(feature = "_connect", feature = "kafka"))]
     pub(crate) fn compression(&self, endpoint: &Endpoint) -> Compression {
         self.send.compression.unwrap_or(match endpoint {
             Endpoint::Kafka { .. } => Compression::Zstd,
-            Endpoint::Grpc { loopback: false, .. } => Compression::Gzip,
-            Endpoint::Grpc { .. } | Endpoint::Stdout => Compression::None,
+            Endpoint::Grpc { loopback: false, .. } | Endpoint::Http { loopback: false, .. } => Compression::Gzip,
+            Endpoint::Grpc { .. } | Endpoint::Http { .. } | Endpoint::Lines { .. } => Compression::None,
         })
     }
 
     pub(crate) fn limits(&self) -> batch::Limits {
         let Batch { bytes_max, records_max, age_ms_max } = self.batch;
         batch::Limits { bytes_max, records_max, age_max: Duration::from_millis(age_ms_max) }
+    }
+
+    /// How often the main sink is told what was lost.
+    pub(crate) fn losses_every(&self) -> Option<Duration> {
+        (self.send.losses_ms > 0).then(|| Duration::from_millis(self.send.losses_ms))
     }
 
     pub(crate) fn retry_policy(&self) -> retry::Policy {
@@ -300,7 +360,7 @@ impl Config {
         }
     }
 
-    #[cfg(feature = "grpc")]
+    #[cfg(feature = "_connect")]
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.send.timeout_ms)
     }

@@ -22,6 +22,9 @@ pub enum InitError {
         "a global tracing subscriber is already set: call logsink::init() once, before any other subscriber, or add logsink::layer() to yours"
     )]
     AlreadyInitialized,
+    /// The directory of the spool cannot be used.
+    #[error("spool.dir: {0}: name a directory that this process can write to, or another queue.overflow than spill")]
+    Spool(#[from] crate::spool::SpoolError),
     /// The background thread did not start.
     #[error("cannot start the logsink thread: {0}")]
     Thread(#[source] std::io::Error),

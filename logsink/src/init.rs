@@ -25,7 +25,7 @@ use crate::{
     Config, ConfigError, InitError, LogsinkLayer,
     batch::Envelope,
     clock,
-    config::{Overflow, Rules, RulesFrom, Sink},
+    config::{Console, Overflow, Rules, RulesFrom, Sink},
     filter::rules::{Document, RuleSet},
     layer::Capture,
     metrics::Metrics,
@@ -117,7 +117,9 @@ impl Builder {
         self.configure(|config| config.service = Some(name))
     }
 
-    /// Where events go: `http://host:4317`, `https://…`, `kafka://b1:9092,b2:9092/topic` or `stdout:`.
+    /// Where events go: `http://host:4317`, `kafka://b1:9092,b2:9092/topic`, `stderr:` and what else [`Endpoint`] lists.
+    ///
+    /// [`Endpoint`]: crate::config::Endpoint
     pub fn endpoint(self, url: impl Into<String>) -> Self {
         let url = url.into();
         self.configure(|config| config.endpoint = Some(url))
@@ -138,6 +140,11 @@ impl Builder {
     /// What happens to events when the memory for those that wait is spent.
     pub fn overflow(self, overflow: Overflow) -> Self {
         self.configure(move |config| config.queue.overflow = overflow)
+    }
+
+    /// What `init` writes to stderr for people.
+    pub fn console(self, console: Console) -> Self {
+        self.configure(move |config| config.console = console)
     }
 
     /// A further sink, beside the endpoint.
@@ -181,7 +188,7 @@ impl Builder {
         self
     }
 
-    /// Reads neither a file nor the environment.
+    /// Reads neither a file nor the environment, and has no console unless [`Builder::console`] asks for one.
     pub fn alone(mut self) -> Self {
         self.alone = true;
         self
@@ -230,16 +237,19 @@ impl Builder {
         let config = config(self.alone, self.changes)?;
         let service = config.service.clone().unwrap_or_else(resource::service_default);
         let instance = resource::instance_id();
-        let reload = Reload::new(rules_at_start(&config, &service)?);
+
+        let console = if sole { config.console.endpoint(&config) } else { None };
+        let console_filter = if console.is_some() { config.console_filter()? } else { None };
+        let reload = Reload::with_console(rules_at_start(&config, &service)?, console_filter);
         let metrics = Arc::new(Metrics::new());
 
         // From the end of the flow to its beginning.
         let envelope = Arc::new(Envelope::new(&resource::attributes(&config, &service, &instance)));
-        let planned = lanes::plan(&config, &envelope, &instance, &metrics)?;
+        let planned = lanes::plan(&config, console, &service, &envelope, &instance, &metrics)?;
         let (sinks, lanes) = planned.into_iter().map(|sink| ((sink.config, sink.metrics), sink.settings)).unzip();
         let settings = worker::Settings {
             lanes,
-            has_local: false,
+            has_local: console.is_some() && config.console_filter.is_some(),
             revision: revision(reload.clone()),
             tick: tick(reload.clone(), sole),
         };
@@ -263,7 +273,9 @@ impl Builder {
 fn config(alone: bool, changes: Vec<Change>) -> Result<Config, ConfigError> {
     let variable = |name: &str| env::var(name).ok();
     let mut config = Config::default();
-    if !alone {
+    if alone {
+        config.console = Console::Off;
+    } else {
         // Named by somebody, the file must be there; the one in the working directory may.
         let named = variable("LOGSINK_CONFIG").filter(|path| !path.is_empty());
         let path = named.as_deref().unwrap_or("logsink.toml");

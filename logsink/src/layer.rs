@@ -35,9 +35,9 @@ use crate::{
         event::{EventEncoder, FINISH_BYTES},
         view::{RecordView, rewrite},
     },
-    filter::{Fate, rules::Interest},
+    filter::{EventView as _, Fate, rules::Interest},
     metrics::{Metrics, Reason},
-    queue::{Draft, Producer},
+    queue::{Draft, LOCAL_TAG, Producer},
     reload::Reload,
     span::{self as spans, stack::Stack},
 };
@@ -189,21 +189,33 @@ impl LogsinkLayer {
     ) -> Result<(), Reason> {
         let active = self.reload.active();
         let view = RecordView::new(draft.written(), active.rules.service(), callsite.severity);
-        let verdict = match judged.filter(|judged| judged.is_of(self.id, active.generation)) {
+        let mut verdict = match judged.filter(|judged| judged.is_of(self.id, active.generation)) {
             Some(judged) => active.rules.decide_by(&judged.plan, &view, now),
             // Swapped since the callsite was looked up.
             None => active.rules.decide(&view, now),
         };
-        match verdict.fate {
-            Fate::Keep => {}
-            Fate::DropByFilter => return Err(Reason::FilteredByBase),
-            Fate::DropByRule(_) => return Err(Reason::FilteredByRule),
+        let dropped = match verdict.fate {
+            Fate::Keep => None,
+            Fate::DropByFilter => Some(Reason::FilteredByBase),
+            Fate::DropByRule(_) => Some(Reason::FilteredByRule),
+        };
+        let local = match (dropped, self.reload.console()) {
+            (None, _) => false,
+            (Some(_), Some(filter)) if filter.wants(view.target(), callsite.severity) => true,
+            (Some(reason), _) => return Err(reason),
+        };
+        if local {
+            (verdict.level, verdict.redact) = (None, active.rules.redactions(&view, now));
         }
         if verdict.level.is_some() || !verdict.redact.is_empty() {
             rewrite(draft.written(), verdict.level, verdict.redact, scratch);
             if !draft.replace(scratch) {
                 return Err(draft.refusal());
             }
+        }
+        if local {
+            // It goes to the console alone, which the sinks' counters need not know.
+            draft.written()[0] = LOCAL_TAG;
         }
         Ok(())
     }

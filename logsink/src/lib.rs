@@ -28,6 +28,7 @@
 //! | feature | | brings |
 //! |---|---|---|
 //! | `grpc` | default | OTLP over gRPC, rules pushed by the server |
+//! | `http` | default | OTLP over HTTP |
 //! | `log` | default | events of the `log` crate |
 //! | `kafka` | | `kafka://` endpoints; builds librdkafka, which needs a C and a C++ compiler |
 //! | `kafka-ssl` | | SASL and TLS for Kafka; needs OpenSSL's headers |

@@ -41,13 +41,20 @@ pub enum Reason {
     Permanent,
     /// The batch was tried as long as the configuration allows.
     RetriesExhausted,
+    /// The spool on disk had reached its bytes.
+    SpoolFull,
+    /// It had waited in the spool for longer than it may.
+    SpoolExpired,
+    /// The disk refused it, or damaged it. (Of damaged frames, of which nobody knows how many records they had, each counts
+    /// one.)
+    SpoolFailed,
     /// It was still waiting when the deadline of the last flush passed.
     Shutdown,
 }
 
 impl Reason {
     /// All reasons, in the order of the flow.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::FilteredByBase,
         Self::FilteredByRule,
         Self::QueueFull,
@@ -59,6 +66,9 @@ impl Reason {
         Self::Rejected,
         Self::Permanent,
         Self::RetriesExhausted,
+        Self::SpoolFull,
+        Self::SpoolExpired,
+        Self::SpoolFailed,
         Self::Shutdown,
     ];
 
@@ -76,6 +86,9 @@ impl Reason {
             Self::Rejected => "rejected",
             Self::Permanent => "permanent",
             Self::RetriesExhausted => "retries_exhausted",
+            Self::SpoolFull => "spool_full",
+            Self::SpoolExpired => "spool_expired",
+            Self::SpoolFailed => "spool_failed",
             Self::Shutdown => "shutdown",
         }
     }
@@ -106,6 +119,7 @@ pub struct Metrics {
     bytes: AtomicU64,
     retries: AtomicU64,
     splits: AtomicU64,
+    spooled: AtomicU64,
     client_lines: AtomicU64,
     /// The counters of the sinks beside the main one.
     sinks: Mutex<Vec<(String, Arc<Metrics>)>>,
@@ -154,6 +168,11 @@ impl Metrics {
         self.splits.fetch_add(1, Relaxed);
     }
 
+    /// `records` are safe on disk and will be sent from there.
+    pub(crate) fn spooled(&self, records: u64) {
+        self.spooled.fetch_add(records, Relaxed);
+    }
+
     /// A client library below a transport wanted to log a line of its own.
     pub fn client_line(&self) {
         self.client_lines.fetch_add(1, Relaxed);
@@ -167,6 +186,16 @@ impl Metrics {
     /// Records dropped for this reason so far, of all levels.
     pub fn dropped_for(&self, reason: Reason) -> u64 {
         self.dropped[reason as usize].iter().map(|count| count.load(Relaxed)).sum()
+    }
+
+    /// Records that somebody wanted and nobody got.
+    pub(crate) fn lost(&self) -> u64 {
+        Reason::ALL.into_iter().filter(|reason| reason.is_loss()).map(|reason| self.dropped_for(reason)).sum()
+    }
+
+    /// Batches that the sink acknowledged.
+    pub(crate) fn batches(&self) -> u64 {
+        self.batches.load(Relaxed)
     }
 
     /// The loss counters as they ride beside a batch: `reason=count` separated by commas, reasons at zero left out.
@@ -207,6 +236,7 @@ impl Metrics {
             bytes: self.bytes.load(Relaxed),
             retries: self.retries.load(Relaxed),
             splits: self.splits.load(Relaxed),
+            spooled: self.spooled.load(Relaxed),
             client_lines: self.client_lines.load(Relaxed),
             sinks,
         }
@@ -248,7 +278,7 @@ pub struct SinkSnapshot {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Records that the worker took out of the queue for the main sink.
+    /// Records that the worker took out of the queue for the main sink, or over from the spool of an earlier process.
     pub drained: u64,
     /// Records that the main sink acknowledged.
     pub sent: u64,
@@ -264,6 +294,8 @@ pub struct Snapshot {
     pub retries: u64,
     /// Batches that were cut in two because the sink found them too large.
     pub splits: u64,
+    /// Records that went to the spool on disk; each of them counts as sent or dropped when it leaves it.
+    pub spooled: u64,
     /// Lines that client libraries below a transport wanted to log.
     pub client_lines: u64,
     /// The sinks beside the main one: those of `[[sink]]` in their order, then the console.
@@ -285,7 +317,12 @@ impl Snapshot {
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sent {} of {} records in {} batches ({} bytes)", self.sent, self.drained, self.batches, self.bytes)?;
-        for (name, count) in [("retries", self.retries), ("splits", self.splits), ("truncated", self.truncated)] {
+        for (name, count) in [
+            ("retries", self.retries),
+            ("splits", self.splits),
+            ("truncated", self.truncated),
+            ("spooled", self.spooled),
+        ] {
             if count > 0 {
                 write!(f, ", {name} {count}")?;
             }

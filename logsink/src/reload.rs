@@ -59,6 +59,8 @@ pub struct Reload {
     expiry_ns: AtomicU64,
     /// The base filter where no document has one: that of the rules the process started with.
     base: BaseFilter,
+    /// What the console shows whatever the rules say; `None`: it shows what they let pass.
+    console: Option<BaseFilter>,
     /// Held while a swap is under way, so that they come one after the other. The hot path never takes it.
     swapping: Mutex<()>,
     status: Mutex<Status>,
@@ -67,7 +69,13 @@ pub struct Reload {
 impl Reload {
     /// Begins with these rules. Their base filter and service stay for the documents that come later.
     pub fn new(initial: RuleSet) -> Arc<Self> {
+        Self::with_console(initial, None)
+    }
+
+    /// As [`Reload::new`], with a console that has a filter of its own.
+    pub(crate) fn with_console(initial: RuleSet, console: Option<BaseFilter>) -> Arc<Self> {
         Arc::new(Self {
+            console,
             base: initial.base().clone(),
             generation: AtomicU64::new(1),
             expiry_ns: AtomicU64::new(initial.next_expiry(unix_now_ns()).unwrap_or(u64::MAX)),
@@ -80,6 +88,11 @@ impl Reload {
     /// The snapshot in force. Load it once per event; never hold it across an `.await`.
     pub fn active(&self) -> Guard<Arc<Active>> {
         self.active.load()
+    }
+
+    /// The console's own filter.
+    pub(crate) fn console(&self) -> Option<&BaseFilter> {
+        self.console.as_ref()
     }
 
     /// Rises with each swap: what was derived from an older snapshot is out of date.

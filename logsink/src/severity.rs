@@ -83,3 +83,16 @@ impl From<&tracing_core::Level> for Severity {
         }
     }
 }
+
+/// The level as a threshold of `tracing`, which knows nothing above `error`.
+impl From<Severity> for tracing_core::LevelFilter {
+    fn from(severity: Severity) -> Self {
+        match severity.0 {
+            0..=4 => Self::TRACE,
+            5..=8 => Self::DEBUG,
+            9..=12 => Self::INFO,
+            13..=16 => Self::WARN,
+            _ => Self::ERROR,
+        }
+    }
+}

@@ -1,11 +1,19 @@
 //! How a batch leaves the process.
 
+#[cfg(feature = "_connect")]
+mod connect;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod lines;
 pub mod memory;
-pub mod stdout;
+#[cfg(feature = "_connect")]
+mod tls;
+#[cfg(feature = "_connect")]
+mod token;
 pub(crate) mod wire;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -34,12 +42,16 @@ pub(crate) fn connect(endpoint: &Endpoint, config: &Config, metrics: &Arc<Metric
         channel: None,
     };
     Ok(match endpoint {
-        Endpoint::Stdout => alone(Arc::new(stdout::Stdout)),
+        Endpoint::Lines { to, format, colour } => alone(Arc::new(lines::Lines::new(to.clone(), *format, *colour))),
         #[cfg(feature = "grpc")]
         Endpoint::Grpc { url, .. } => {
-            let channel = grpc::channel(url, &config.tls)?;
+            let channel = grpc::channel(url, config)?;
             let transport = grpc::GrpcTransport::new(channel.clone(), config, config.compression(endpoint))?;
             Connected { transport: Arc::new(transport), channel: Some(channel) }
+        }
+        #[cfg(feature = "http")]
+        Endpoint::Http { url, .. } => {
+            alone(Arc::new(http::HttpTransport::new(url, config, config.compression(endpoint))?))
         }
         #[cfg(feature = "kafka")]
         Endpoint::Kafka { brokers, topic } => {
@@ -130,8 +142,57 @@ pub type Sending<'a> = Pin<Box<dyn Future<Output = Result<Accepted, SendError>> 
 pub trait Transport: Send + Sync + 'static {
     /// Sends one batch, once: retrying is the worker's matter. Several may be under way at a time.
     fn send(&self, batch: Batch) -> Sending<'_>;
+    /// The largest payload that the sink takes, where it has told: batches are cut to it before they are sent. It may change.
+    fn bytes_max(&self) -> Option<usize> {
+        None
+    }
     /// Gives up connections, after what is under way has ended.
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async {})
+    }
+}
+
+/// How clients name themselves.
+#[cfg(feature = "_connect")]
+const USER_AGENT: &str = concat!("logsink/", env!("CARGO_PKG_VERSION"));
+
+/// `ExportLogsServiceResponse { partial_success = 1 { rejected_log_records = 1, error_message = 2 } }`
+#[cfg(feature = "_connect")]
+fn accepted(response: &[u8]) -> Accepted {
+    let Some(partial) = wire::field(response, 1) else { return Accepted::default() };
+    Accepted {
+        // A negative number makes no sense, and is not one that could be counted.
+        rejected: wire::field(partial.bytes(), 1)
+            .map_or(0, |value| u64::try_from(value.number() as i64).unwrap_or_default()),
+        message: wire::field(partial.bytes(), 2).map(wire::Value::text).unwrap_or_default(),
+    }
+}
+
+/// An error and its causes, each said once.
+#[cfg(feature = "_connect")]
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(all(test, feature = "_connect"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partial_success_is_read() {
+        assert_eq!(accepted(b""), Accepted::default());
+        let partial = Accepted { rejected: 3, message: "old".to_owned() };
+        assert_eq!(accepted(b"\x0a\x07\x08\x03\x12\x03old"), partial);
+        assert_eq!(accepted(b"\x0a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01").rejected, 0);
     }
 }

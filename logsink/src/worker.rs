@@ -9,9 +9,11 @@
 mod backlog;
 mod health;
 pub(crate) mod lane;
+mod losses;
 mod pending;
 mod pump;
 mod send;
+pub(crate) mod spill;
 
 use std::{
     sync::{
@@ -30,6 +32,7 @@ use backlog::Barrier;
 pub(crate) use backlog::Bounds;
 use lane::{CLOSE_TIMEOUT, Lane};
 use pump::{Command, Feed, Pump, Taste};
+use spill::SpillingLane;
 
 /// What the worker is told at its start.
 pub(crate) struct Settings {
@@ -103,11 +106,15 @@ impl Worker {
                 let _within = runtime.enter();
                 outside()
             };
-            match outside {
-                Ok(Outside { transports, rules }) => {
+            let lanes = outside.and_then(|Outside { transports, rules }| {
+                let lanes = lane_settings.into_iter().zip(shared).zip(transports);
+                let lanes: Result<Vec<_>, _> =
+                    lanes.map(|((settings, shared), to)| sending(settings, shared, to)).collect();
+                Ok((lanes?, rules))
+            });
+            match lanes {
+                Ok((lanes, rules)) => {
                     let _ = ready.send(Ok(()));
-                    let lanes = lane_settings.into_iter().zip(shared).zip(transports);
-                    let lanes: Vec<_> = lanes.map(|((settings, shared), to)| Lane::new(settings, shared, to)).collect();
                     runtime.block_on(async {
                         if let Some((source, reload)) = rules {
                             tokio::spawn(source.run(reload, stopped.clone()));
@@ -203,11 +210,31 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
     thread::Builder::new().name(name.to_owned()).spawn(run).map_err(InitError::Thread)
 }
 
+/// The sending end of a lane.
+enum Sending {
+    FromMemory(Lane),
+    OverDisk(Box<SpillingLane>),
+}
+
+fn sending(
+    mut settings: lane::Settings,
+    shared: Arc<lane::Shared>,
+    transport: Arc<dyn Transport>,
+) -> Result<Sending, InitError> {
+    Ok(match settings.spool.take() {
+        None => Sending::FromMemory(Lane::new(settings, shared, transport)),
+        Some(spool) => Sending::OverDisk(Box::new(SpillingLane::open(settings, spool, shared, transport)?)),
+    })
+}
+
 /// Runs the lanes until all have ended, which they do when the pump has and all is sent, or when told to stop.
-async fn run(lanes: Vec<Lane>, mut tick: Box<dyn FnMut() + Send>, stopped: &watch::Receiver<bool>) {
+async fn run(lanes: Vec<Sending>, mut tick: Box<dyn FnMut() + Send>, stopped: &watch::Receiver<bool>) {
     let mut running = JoinSet::new();
     for lane in lanes {
-        running.spawn(lane.run(stopped.clone()));
+        match lane {
+            Sending::FromMemory(lane) => running.spawn(lane.run(stopped.clone())),
+            Sending::OverDisk(lane) => running.spawn(lane.run(stopped.clone())),
+        };
     }
     let mut ticks = tokio::time::interval(TICK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -233,6 +260,8 @@ fn feed(settings: &lane::Settings, shared: &Arc<lane::Shared>, has_local: bool) 
         batcher: Batcher::new(settings.limits, settings.envelope.clone(), Instant::now()),
         age_max: settings.limits.age_max,
         shared: shared.clone(),
+        envelope: settings.envelope.clone(),
+        losses: settings.losses_every.map(losses::Losses::new),
     }
 }
 

@@ -1,15 +1,35 @@
 //! The endpoint: one URL that says where events go and how.
 
+use std::path::PathBuf;
+
 /// Where events go unless told otherwise: an OTLP/gRPC sink on this machine, be it `logsink-server` or a collector.
 pub const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:4317";
 
 /// An endpoint URL, read.
+///
+/// | URL | events go |
+/// |---|---|
+/// | `http://host:4317`, `https://host:4317` | over OTLP/gRPC; without a port to 4317 |
+/// | `grpc://host:4318`, `grpcs://…` | the same, whatever the port is; `grpcs` with TLS |
+/// | `http://host:4318`, `https://host/otlp/v1/logs` | over OTLP/HTTP, for the port 4318 or a path says so; without a path to `/v1/logs` |
+/// | `otlphttp://host:8080`, `otlphttps://…` | the same, whatever the port is (without one 80 or 443); here a path of `/` is one |
+/// | `kafka://b1:9092,b2:9092/topic` | into a Kafka topic |
+/// | `stdout:`, `stderr:`, `file:/path/to/app.log` | as lines; with `?format=text`, `pretty` or `json`, and `?colour=auto`, `always` or `never` |
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Endpoint {
-    /// `http://host:4317` or `https://host:4317`
+    /// OTLP over gRPC.
     Grpc {
-        /// The URL as it goes to the client.
+        /// The URL as it goes to the client: `http://host:4317` or `https://host:4317`.
+        url: String,
+        /// `https`
+        tls: bool,
+        /// The host is this machine: compression would cost more than the bytes.
+        loopback: bool,
+    },
+    /// OTLP over HTTP, in protobuf.
+    Http {
+        /// The URL that batches are posted to: `http://host:4318/v1/logs`.
         url: String,
         /// `https`
         tls: bool,
@@ -23,42 +43,102 @@ pub enum Endpoint {
         /// The topic; `otlp_logs` unless the URL names one.
         topic: String,
     },
-    /// `stdout:`: lines for people.
+    /// Lines for people, or for programs that read lines.
+    Lines {
+        /// Where they are written.
+        to: Destination,
+        /// How they look.
+        format: Format,
+        /// Whether levels are coloured.
+        colour: Colour,
+    },
+}
+
+/// Where lines are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Destination {
+    /// `stdout:`
     Stdout,
+    /// `stderr:`
+    Stderr,
+    /// `file:/path`: at its end; made when it is missing, and again when it was moved away.
+    File(PathBuf),
+}
+
+impl Destination {
+    /// Whether it is the process's own output.
+    pub(crate) fn is_standard(&self) -> bool {
+        matches!(self, Self::Stdout | Self::Stderr)
+    }
+}
+
+/// How a record looks as lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Format {
+    /// One readable line, much as `tracing_subscriber::fmt` writes it. The default.
+    #[default]
+    Text,
+    /// A line for the message and one for each field.
+    Pretty,
+    /// One JSON object on a line.
+    Json,
+}
+
+/// Whether lines are coloured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Colour {
+    /// On a terminal, unless the variable `NO_COLOR` is set. The default.
+    #[default]
+    Auto,
+    /// Anywhere.
+    Always,
+    /// Nowhere.
+    Never,
 }
 
 /// The OpenTelemetry Collector's default topic.
 const TOPIC_DEFAULT: &str = "otlp_logs";
 
+/// The ports of OTLP over gRPC and over HTTP.
+const GRPC_PORT: u16 = 4317;
+const HTTP_PORT: u16 = 4318;
+
+/// Where an OTLP/HTTP receiver takes logs.
+pub(super) const LOGS_PATH: &str = "/v1/logs";
+
+/// What to write instead of something that is no endpoint.
+const FORMS: &str = "write `http://host:4317` (gRPC), `http://host:4318/v1/logs` (HTTP), `kafka://host:9092/topic`, \
+                     `stdout:`, `stderr:` or `file:/path`";
+
 impl Endpoint {
     /// Reads a URL. The error says what to write instead.
     pub(super) fn parse(url: &str) -> Result<Self, String> {
-        let forms = "write `http://host:4317`, `https://host:4317`, `kafka://host:9092/topic` or `stdout:`";
-        let Some((scheme, rest)) = url.trim().split_once(':') else {
-            return Err(format!("`{url}` is not a URL: {forms}"));
+        let url = url.trim();
+        let Some((scheme, rest)) = url.split_once(':') else {
+            return Err(format!("`{url}` is not a URL: {FORMS}"));
         };
-        let address = rest.strip_prefix("//");
-        match (scheme, address) {
-            ("stdout", _) if rest.trim_matches('/').is_empty() => Ok(Self::Stdout),
-            ("http" | "https", Some(address)) => Self::grpc(scheme, address),
+        match (scheme, rest.strip_prefix("//")) {
+            ("stdout", _) => Self::lines(Destination::Stdout, scheme, rest.trim_start_matches('/')),
+            ("stderr", _) => Self::lines(Destination::Stderr, scheme, rest.trim_start_matches('/')),
+            ("file", _) => Self::file(rest),
+            ("http" | "https" | "grpc" | "grpcs" | "otlphttp" | "otlphttps", Some(address)) => {
+                Self::otlp(scheme, address)
+            }
             ("kafka", Some(address)) => Self::kafka(address),
             ("etcd", Some(_)) => {
                 Err("finding sinks through etcd is not supported yet: name the sink itself".to_owned())
             }
-            _ => Err(format!("`{}` cannot be sent to: {forms}", redacted(url))),
+            _ => Err(format!("`{}` cannot be sent to: {FORMS}", redacted(url))),
         }
     }
 
-    fn grpc(scheme: &str, address: &str) -> Result<Self, String> {
-        if !cfg!(feature = "grpc") {
-            return Err("this build has no gRPC: add the cargo feature `grpc` of logsink".to_owned());
-        }
-        let (authority, path) = address.split_once('/').unwrap_or((address, ""));
+    fn otlp(scheme: &str, address: &str) -> Result<Self, String> {
+        let (authority, path) = address.split_at(address.find('/').unwrap_or(address.len()));
         if authority.contains('@') {
             return Err("credentials in the URL are not sent: put an `authorization` entry into `headers`".to_owned());
-        }
-        if !path.is_empty() {
-            return Err(format!("a gRPC endpoint has no path: write `{scheme}://{authority}`"));
         }
         let host = authority.rsplit_once(':').map_or(authority, |(host, port)| {
             // `[::1]` has colons of its own.
@@ -67,13 +147,36 @@ impl Endpoint {
         if host.is_empty() {
             return Err(format!("no host: write `{scheme}://host:4317`"));
         }
-        if let Some(port) = authority.get(host.len() + 1..).filter(|port| port.parse::<u16>().is_err()) {
-            return Err(format!("`{port}` is not a port: write `{scheme}://{host}:4317`"));
+        let port = match authority.get(host.len() + 1..) {
+            None => None,
+            Some(port) => Some(
+                port.parse::<u16>().map_err(|_| format!("`{port}` is not a port: write `{scheme}://{host}:4317`"))?,
+            ),
+        };
+        let loopback = host == "localhost" || host == "[::1]" || host.starts_with("127.");
+        let tls = scheme.ends_with('s');
+        let web = if tls { "https" } else { "http" };
+        let over_http = match scheme {
+            "http" | "https" => port == Some(HTTP_PORT) || !matches!(path, "" | "/"),
+            _ => scheme.starts_with("otlphttp"),
+        };
+        if over_http {
+            if !cfg!(feature = "http") {
+                return Err("this build has no OTLP/HTTP: add the cargo feature `http` of logsink".to_owned());
+            }
+            let explicit = scheme.starts_with("otlphttp");
+            let path = if path.is_empty() || (path == "/" && !explicit) { LOGS_PATH } else { path };
+            return Ok(Self::Http { url: format!("{web}://{authority}{path}"), tls, loopback });
+        }
+        if !cfg!(feature = "grpc") {
+            return Err("this build has no gRPC: add the cargo feature `grpc` of logsink".to_owned());
+        }
+        if !matches!(path, "" | "/") {
+            return Err(format!("a gRPC endpoint has no path: write `{scheme}://{authority}`"));
         }
         // Without a port a gRPC client would go to 80 or 443; OTLP/gRPC lives on 4317.
-        let port = if host.len() == authority.len() { ":4317" } else { "" };
-        let loopback = host == "localhost" || host == "[::1]" || host.starts_with("127.");
-        Ok(Self::Grpc { url: format!("{scheme}://{authority}{port}"), tls: scheme == "https", loopback })
+        let port = if port.is_none() { format!(":{GRPC_PORT}") } else { String::new() };
+        Ok(Self::Grpc { url: format!("{web}://{authority}{port}"), tls, loopback })
     }
 
     fn kafka(address: &str) -> Result<Self, String> {
@@ -83,9 +186,7 @@ impl Endpoint {
         let (brokers, topic) = address.split_once('/').unwrap_or((address, ""));
         let topic = topic.trim_end_matches('/');
         if brokers.contains('@') {
-            return Err(
-                "credentials in the URL are not used: put `sasl.username` and its kin into `[kafka]`".to_owned()
-            );
+            return Err("credentials in the URL are not used: put `username` and its kin into `[sasl]`".to_owned());
         }
         if brokers.split(',').any(|broker| broker.trim().is_empty()) {
             return Err("a broker is missing: write `kafka://b1:9092,b2:9092/topic`".to_owned());
@@ -102,6 +203,45 @@ impl Endpoint {
         }
         let topic = if topic.is_empty() { TOPIC_DEFAULT } else { topic };
         Ok(Self::Kafka { brokers: brokers.to_owned(), topic: topic.to_owned() })
+    }
+
+    /// `file:/path`, `file:///path`, `file:path`: the path as it is, up to the options.
+    fn file(rest: &str) -> Result<Self, String> {
+        let (path, options) = rest.split_once('?').map_or((rest, ""), |(path, _)| (path, &rest[path.len()..]));
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if path.is_empty() || path.ends_with('/') {
+            return Err("no file is named: write `file:/path/to/app.log`".to_owned());
+        }
+        Self::lines(Destination::File(path.into()), "file:/path", options)
+    }
+
+    /// `json`, `?format=json&colour=never` or nothing.
+    fn lines(to: Destination, before: &str, options: &str) -> Result<Self, String> {
+        let (mut format, mut colour) = (Format::default(), Colour::default());
+        let options = match options.strip_prefix('?') {
+            Some(options) => options.split('&').filter(|option| !option.is_empty()).collect(),
+            None if options.is_empty() => Vec::new(),
+            None => vec![options],
+        };
+        for option in options {
+            match option.split_once('=').unwrap_or(("format", option)) {
+                ("format", "text") => format = Format::Text,
+                ("format", "pretty") => format = Format::Pretty,
+                ("format", "json") => format = Format::Json,
+                ("colour" | "color", "auto") => colour = Colour::Auto,
+                ("colour" | "color", "always") => colour = Colour::Always,
+                ("colour" | "color", "never") => colour = Colour::Never,
+                _ => {
+                    let before = before.trim_end_matches(':');
+                    let colon = if before.contains(':') { "" } else { ":" };
+                    return Err(format!(
+                        "`{option}` is not known: write `{before}{colon}?format=text`, `pretty` or `json`, \
+                         or `{before}{colon}?colour=auto`, `always` or `never`"
+                    ));
+                }
+            }
+        }
+        Ok(Self::Lines { to, format, colour })
     }
 }
 

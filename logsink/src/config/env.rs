@@ -5,7 +5,9 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use super::{Compression, Config, Level, LevelOverflow, RulesFrom, Secret, queue::named};
+use super::{
+    Compression, Config, Level, LevelOverflow, ProxyEnv, RulesFrom, Secret, endpoint::LOGS_PATH, queue::named,
+};
 use crate::ConfigError;
 
 /// Reads one variable.
@@ -18,8 +20,17 @@ impl Config {
     /// When a variable's value cannot be used.
     pub fn apply_env(&mut self, read: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
         let read = |name: &str| read(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        self.apply_proxies(&read);
         self.apply_otel(&read)?;
         self.apply_own(&read)
+    }
+
+    /// The variables that most programs know, in capitals or not.
+    fn apply_proxies(&mut self, read: Read<'_>) {
+        let any = |name: &str| read(name).or_else(|| read(&name.to_ascii_lowercase())).unwrap_or_default();
+        // A CGI program finds the header `Proxy` of whoever calls it in this variable (CVE-2016-5385).
+        let http = if read("REQUEST_METHOD").is_none() { any("HTTP_PROXY") } else { String::new() };
+        self.send.proxy_env = ProxyEnv { http, https: any("HTTPS_PROXY"), all: any("ALL_PROXY"), no: any("NO_PROXY") };
     }
 
     fn apply_otel(&mut self, read: Read<'_>) -> Result<(), ConfigError> {
@@ -29,13 +40,7 @@ impl Config {
                 .into_iter()
                 .find_map(|name| read(&name).map(|value| (name, value)))
         };
-        if let Some((_, url)) = signal("ENDPOINT") {
-            if let Some((name, protocol)) = signal("PROTOCOL").filter(|(_, protocol)| protocol != "grpc") {
-                let message = format!("`{protocol}` is not spoken: write `grpc`, and the port of a gRPC endpoint");
-                return Err(ConfigError { field: name, message });
-            }
-            self.endpoint = Some(url.trim_end_matches('/').to_owned());
-        }
+        self.apply_otel_endpoint(read, signal("PROTOCOL"))?;
         if let Some((name, text)) = signal("HEADERS") {
             self.headers.extend(pairs(&name, &text)?.into_iter().map(|(key, value)| (key, Secret(value))));
         }
@@ -67,6 +72,46 @@ impl Config {
         Ok(())
     }
 
+    /// The endpoint and its protocol. The endpoint of all signals is the base of the one for logs.
+    fn apply_otel_endpoint(&mut self, read: Read<'_>, protocol: Option<(String, String)>) -> Result<(), ConfigError> {
+        let over_http = match &protocol {
+            None => None,
+            Some((_, protocol)) if protocol == "grpc" => Some(false),
+            Some((_, protocol)) if protocol == "http/protobuf" => Some(true),
+            Some((name, protocol)) => {
+                let message = format!("`{protocol}` is not spoken: write `grpc` or `http/protobuf`");
+                return Err(ConfigError { field: name.clone(), message });
+            }
+        };
+        let (url, is_base) = match (read("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"), read("OTEL_EXPORTER_OTLP_ENDPOINT")) {
+            (Some(url), _) => (url, false),
+            (None, Some(url)) => (url, true),
+            // The specification's default endpoint of this protocol.
+            (None, None) if over_http == Some(true) && self.endpoint.is_none() => {
+                ("http://localhost:4318".to_owned(), true)
+            }
+            (None, None) => return Ok(()),
+        };
+        let Some((scheme, address)) = url.split_once("://") else {
+            self.endpoint = Some(url);
+            return Ok(());
+        };
+        let path = address.find('/').map_or("", |at| &address[at..]);
+        // What the protocol leaves open, the port and the path say, as in `endpoint`.
+        let authority = &address[..address.len() - path.len()];
+        let looks_http = authority.ends_with(":4318") || !matches!(path, "" | "/");
+        let trimmed = address.trim_end_matches('/');
+        self.endpoint = Some(match (scheme, over_http.unwrap_or(looks_http)) {
+            ("http" | "https", true) if is_base => format!("otlp{scheme}://{trimmed}{LOGS_PATH}"),
+            // Taken as it is; where it has no path, that is the root.
+            ("http" | "https", true) => format!("otlp{scheme}://{address}{}", if path.is_empty() { "/" } else { "" }),
+            ("http", false) if looks_http => format!("grpc://{trimmed}"),
+            ("https", false) if looks_http => format!("grpcs://{trimmed}"),
+            _ => url.trim_end_matches('/').to_owned(),
+        });
+        Ok(())
+    }
+
     fn apply_own(&mut self, read: Read<'_>) -> Result<(), ConfigError> {
         let text = |name: &str, field: &mut Option<String>| {
             if let Some(value) = read(name) {
@@ -76,6 +121,8 @@ impl Config {
         text("LOGSINK_ENDPOINT", &mut self.endpoint);
         text("LOGSINK_SERVICE", &mut self.service);
         text("RUST_LOG", &mut self.filter);
+        text("RUST_LOG", &mut self.console_filter);
+        text("LOGSINK_CONSOLE_FILTER", &mut self.console_filter);
         text("LOGSINK_FILTER", &mut self.filter);
         if let Some(value) = read("LOGSINK_RULES") {
             self.rules = Some(RulesFrom::Text(value));
@@ -83,9 +130,11 @@ impl Config {
         text("LOGSINK_TLS_SERVER_NAME", &mut self.tls.server_name);
         for (name, path) in [
             ("LOGSINK_CACHE_DIR", &mut self.cache_dir),
+            ("LOGSINK_SPOOL_DIR", &mut self.spool.dir),
             ("LOGSINK_TLS_CA", &mut self.tls.ca),
             ("LOGSINK_TLS_CERTIFICATE", &mut self.tls.certificate),
             ("LOGSINK_TLS_KEY", &mut self.tls.key),
+            ("LOGSINK_SEND_TOKEN_FILE", &mut self.send.token_file),
         ] {
             if let Some(value) = read(name) {
                 *path = Some(value.into());
@@ -102,9 +151,13 @@ impl Config {
             let properties = pairs("LOGSINK_KAFKA", &value)?;
             self.kafka.extend(properties.into_iter().map(|(key, value)| (key, Secret(value))));
         }
+        if let Some(value) = read("LOGSINK_SEND_PROXY") {
+            self.send.proxy = Some(Secret(value));
+        }
         if let Some(value) = read("LOGSINK_SEND_COMPRESSION") {
             self.send.compression = Some(compression("LOGSINK_SEND_COMPRESSION", &value)?);
         }
+        word(read, "LOGSINK_CONSOLE", &mut self.console)?;
         number(read, "LOGSINK_QUEUE_BYTES_MAX", &mut self.queue.bytes_max)?;
         number(read, "LOGSINK_QUEUE_BLOCK_MS_MAX", &mut self.queue.block_ms_max)?;
         word(read, "LOGSINK_QUEUE_OVERFLOW", &mut self.queue.overflow)?;
@@ -112,12 +165,15 @@ impl Config {
         if let Some(value) = read("LOGSINK_QUEUE_LEVEL") {
             self.queue.level.extend(level_overflows("LOGSINK_QUEUE_LEVEL", &value)?);
         }
+        number(read, "LOGSINK_SPOOL_BYTES_MAX", &mut self.spool.bytes_max)?;
+        number(read, "LOGSINK_SPOOL_AGE_S_MAX", &mut self.spool.age_s_max)?;
         number(read, "LOGSINK_BATCH_BYTES_MAX", &mut self.batch.bytes_max)?;
         number(read, "LOGSINK_BATCH_RECORDS_MAX", &mut self.batch.records_max)?;
         number(read, "LOGSINK_BATCH_AGE_MS_MAX", &mut self.batch.age_ms_max)?;
         number(read, "LOGSINK_SEND_IN_FLIGHT_MAX", &mut self.send.in_flight_max)?;
         number(read, "LOGSINK_SEND_TIMEOUT_MS", &mut self.send.timeout_ms)?;
         number(read, "LOGSINK_SEND_FLUSH_TIMEOUT_MS", &mut self.send.flush_timeout_ms)?;
+        number(read, "LOGSINK_SEND_LOSSES_MS", &mut self.send.losses_ms)?;
         number(read, "LOGSINK_RETRY_DELAY_MS_MIN", &mut self.retry.delay_ms_min)?;
         number(read, "LOGSINK_RETRY_DELAY_MS_MAX", &mut self.retry.delay_ms_max)?;
         let mut elapsed = 0;

@@ -50,6 +50,10 @@ pub enum Overflow {
     /// The thread that emits an event waits for room, up to `block_ms_max`; then its event is dropped. In an async runtime the
     /// thread that waits is one of the runtime's.
     Block,
+    /// What the sink does not take in time goes to a spool on disk, and to the sink from there, in order; a flush then ends when
+    /// everything is sent or durable. See [`Spool`](super::Spool). (A thread that is faster than the worker still drops its
+    /// newest.)
+    Spill,
 }
 
 /// What happens to events of one level when the memory is spent.
@@ -203,7 +207,7 @@ impl FromStr for Overflow {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        named(text).ok_or_else(|| format!("`{text}` is not known: write drop_newest, drop_oldest or block"))
+        named(text).ok_or_else(|| format!("`{text}` is not known: write drop_newest, drop_oldest, block or spill"))
     }
 }
 

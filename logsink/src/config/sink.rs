@@ -98,7 +98,7 @@ impl Config {
         for (index, sink) in self.sink.iter().enumerate() {
             let within = |error: ConfigError| ConfigError { field: format!("sink[{index}].{}", error.field), ..error };
             if sink.overflow == Some(Overflow::Block) {
-                let problem = "a further sink holds up nobody: write drop_newest or drop_oldest";
+                let problem = "a further sink holds up nobody: write drop_newest, drop_oldest or spill";
                 return refuse("overflow", problem).map_err(within);
             }
             sink.base_filter().map_err(within)?;

@@ -52,8 +52,14 @@ fn what_cannot_be_used_is_refused_by_name() {
         (&[("LOGSINK_ENDPOINT", "kafka://a:9092,b:nine/t")], "endpoint: `nine` is not a port"),
         (&[("LOGSINK_ENDPOINT", "ftp://u:secret@h")], "endpoint: `ftp://…@h` cannot be sent to"),
         (
-            &[("LOGSINK_ENDPOINT", "http://h:4318/v1/logs")],
-            "endpoint: a gRPC endpoint has no path: write `http://h:4318`",
+            &[("LOGSINK_ENDPOINT", "grpc://h:4318/v1/logs")],
+            "endpoint: a gRPC endpoint has no path: write `grpc://h:4318`",
+        ),
+        (&[("LOGSINK_ENDPOINT", "file:")], "endpoint: no file is named: write `file:/path/to/app.log`"),
+        (&[("LOGSINK_ENDPOINT", "stdout:xml")], "endpoint: `xml` is not known: write `stdout:?format=text`, `pretty`"),
+        (
+            &[("LOGSINK_ENDPOINT", "file:/a?rotate=1")],
+            "endpoint: `rotate=1` is not known: write `file:/path?format=text`",
         ),
         (&[("LOGSINK_RULES", "consul://x")], "rules: `consul://x` is not a source of rules"),
         (&[("OTEL_RESOURCE_ATTRIBUTES", "a=b,secret")], "OTEL_RESOURCE_ATTRIBUTES: pair 2 is not `key=value`"),
@@ -62,9 +68,11 @@ fn what_cannot_be_used_is_refused_by_name() {
         let text = refused(variables);
         assert!(text.starts_with(message), "{text}");
     }
+    let text = refused(&[("LOGSINK_HEADERS", "Authorization=x"), ("LOGSINK_SEND_TOKEN_FILE", "/token")]);
+    assert!(text.starts_with("send.token_file: `headers` has an `authorization` entry too"), "{text}");
     let text =
         refused(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:4318"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]);
-    assert!(text.starts_with("OTEL_EXPORTER_OTLP_PROTOCOL: `http/json` is not spoken"), "{text}");
+    assert!(text.starts_with("OTEL_EXPORTER_OTLP_PROTOCOL: `http/json` is not spoken: write `grpc`"), "{text}");
 
     let error = Config::from_toml("[batch]\nbytes = 3", "logsink.toml").unwrap_err();
     assert!(error.message.starts_with("line 2, column 1: ") && error.message.contains("bytes_max"), "{error}");
@@ -106,6 +114,81 @@ fn a_grpc_endpoint_gets_the_port_of_otlp() {
     assert_eq!(url("https://[fe80::1]/"), ("https://[fe80::1]:4317".to_owned(), true, false));
     assert_eq!(url("http://[::1]:99"), ("http://[::1]:99".to_owned(), false, true));
     assert_eq!(Config::default().rule_source().unwrap(), Rules::Push);
+}
+
+#[test]
+fn lines_have_a_destination_a_format_and_perhaps_colours() {
+    let lines = |url: &str| match Endpoint::parse(url).unwrap() {
+        Endpoint::Lines { to, format, colour } => (to, format, colour),
+        other => panic!("{other:?}"),
+    };
+    for url in ["stdout:", "stdout://", "stdout:text", "stdout:?format=text", "stdout:?"] {
+        assert_eq!(lines(url), (Destination::Stdout, Format::Text, Colour::Auto), "{url}");
+    }
+    assert_eq!(lines("stderr:pretty"), (Destination::Stderr, Format::Pretty, Colour::Auto));
+    assert_eq!(lines("stderr:?color=always&format=json"), (Destination::Stderr, Format::Json, Colour::Always));
+    let file = |path: &str, format| (Destination::File(path.into()), format, Colour::Auto);
+    assert_eq!(lines("file:/var/log/app.log"), file("/var/log/app.log", Format::Text));
+    assert_eq!(lines("file:///var/log/app.log?format=json"), file("/var/log/app.log", Format::Json));
+    assert_eq!(lines("file:app.log?colour=never").0, Destination::File("app.log".into()));
+}
+
+#[cfg(all(feature = "grpc", feature = "http"))]
+#[test]
+fn the_url_and_the_protocol_tell_http_from_grpc() {
+    let plain = |url: &str| match Endpoint::parse(url).unwrap() {
+        Endpoint::Grpc { url, tls, .. } => format!("grpc {url} {tls}"),
+        Endpoint::Http { url, tls, .. } => format!("http {url} {tls}"),
+        other => panic!("{other:?}"),
+    };
+    for (url, expected) in [
+        ("http://h", "grpc http://h:4317 false"),
+        ("http://h:4318", "http http://h:4318/v1/logs false"),
+        ("https://h:4318/", "http https://h:4318/v1/logs true"),
+        ("https://h/otlp/v1/logs", "http https://h/otlp/v1/logs true"),
+        ("otlphttp://h:80", "http http://h:80/v1/logs false"),
+        ("otlphttps://h", "http https://h/v1/logs true"),
+        ("otlphttps://h/", "http https://h/ true"),
+        ("grpc://h:4318", "grpc http://h:4318 false"),
+        ("grpcs://h", "grpc https://h:4317 true"),
+    ] {
+        assert_eq!(plain(url), expected, "{url}");
+    }
+
+    let (all, logs, protocol) =
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL");
+    for (variables, expected) in [
+        (&[(all, "http://h:4317")][..], "grpc http://h:4317 false"),
+        (&[(all, "http://h:4318/")], "http http://h:4318/v1/logs false"),
+        (&[(all, "https://h/otlp")], "http https://h/otlp/v1/logs true"),
+        (&[(all, "http://h:9"), (protocol, "http/protobuf")], "http http://h:9/v1/logs false"),
+        (&[(all, "http://h:4318"), (protocol, "grpc")], "grpc http://h:4318 false"),
+        (&[(logs, "https://h:9/mine"), (protocol, "http/protobuf"), (all, "http://x:1")], "http https://h:9/mine true"),
+        (&[(logs, "http://h:9"), (protocol, "http/protobuf")], "http http://h:9/ false"),
+        (&[(protocol, "http/protobuf")], "http http://localhost:4318/v1/logs false"),
+        (
+            &[(protocol, "grpc"), ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "http/protobuf"), (all, "http://h:9")],
+            "http http://h:9/v1/logs false",
+        ),
+        (&[(all, "http://h:4318"), ("LOGSINK_ENDPOINT", "http://own:4317")], "grpc http://own:4317 false"),
+    ] {
+        let mut config = Config::default();
+        env(&mut config, variables).unwrap();
+        assert_eq!(plain(config.endpoint.as_deref().unwrap()), expected, "{variables:?}");
+    }
+}
+
+#[test]
+fn proxies_are_read_from_the_environment() {
+    let mut config = Config::default();
+    env(&mut config, &[("https_proxy", "http://a:1"), ("HTTPS_PROXY", "http://b:1"), ("no_proxy", "x")]).unwrap();
+    assert_eq!((config.send.proxy_env.https.as_str(), config.send.proxy_env.no.as_str()), ("http://b:1", "x"));
+    // A CGI program's caller could set it.
+    env(&mut config, &[("HTTP_PROXY", "http://evil:1"), ("REQUEST_METHOD", "GET")]).unwrap();
+    assert_eq!(config.send.proxy_env.http, "");
+    env(&mut config, &[("LOGSINK_SEND_PROXY", "none"), ("LOGSINK_SEND_TOKEN_FILE", "/t")]).unwrap();
+    assert_eq!(config.send.proxy, Some(Secret("none".to_owned())));
+    assert_eq!(config.send.token_file, Some("/t".into()));
 }
 
 #[cfg(feature = "kafka")]

@@ -80,6 +80,11 @@ pub struct RuleSet {
     max_level: LevelFilter,
 }
 
+/// Whether this is a callsite that stands for all records of the `log` crate.
+fn stands_for_log(meta: &Metadata<'_>) -> bool {
+    meta.target() == "log" && meta.fields().field("log.target").is_some()
+}
+
 impl RuleSet {
     /// Compiles documents, the global one first, for a service. Where no document has a `filter`, the base is `info`.
     ///
@@ -144,7 +149,7 @@ impl RuleSet {
     /// As [`RuleSet::interest`], with the rules that can concern the callsite, so that [`RuleSet::decide_by`] asks no others.
     pub fn plan(&self, meta: &Metadata<'_>) -> Plan {
         // Events of the `log` crate share one callsite per level: which target they have shows in the event only.
-        let target = (!(meta.target() == "log" && meta.fields().field("log.target").is_some())).then(|| meta.target());
+        let target = (!stands_for_log(meta)).then(|| meta.target());
         self.plan_for(&Facts { severity: Some(Severity::from(meta.level())), target, service: Some(&self.service) })
     }
 
@@ -256,6 +261,15 @@ impl RuleSet {
             None => Fate::DropByFilter,
         };
         verdict
+    }
+
+    /// What must not be shown of an event even where no rule lets it pass. Counts nothing.
+    pub(crate) fn redactions<'a>(&'a self, event: &dyn EventView, now_ns: u64) -> Redactions<'a> {
+        let matched = self.rules.iter().fold(0, |matched, rule| match &rule.action {
+            Action::Redact(bit, _) if !rule.expired(now_ns) && rule.when.matches(event) => matched | 1 << bit,
+            _ => matched,
+        });
+        Redactions { rules: &self.rules, matched }
     }
 
     /// The rules in the order in which they are asked; [`Fate::DropByRule`] counts from 0 in it.

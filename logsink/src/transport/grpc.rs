@@ -6,8 +6,6 @@
 
 use std::{
     error::Error as _,
-    fs,
-    path::Path,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
@@ -22,7 +20,13 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use super::{Accepted, Batch, SendError, Sending, Transport, wire};
+use super::{
+    Accepted, Batch, SendError, Sending, Transport, accepted, chain,
+    connect::{CONNECT_TIMEOUT, Connector},
+    tls::{self, CERTIFICATE, PRIVATE_KEY},
+    token::Token,
+    wire,
+};
 use crate::{
     ConfigError,
     config::{Compression, Config, Tls},
@@ -30,8 +34,6 @@ use crate::{
 
 const EXPORT: PathAndQuery = PathAndQuery::from_static("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
 
-/// A host that does not answer a connection attempt for this long is taken for down.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that died without a word (a firewall, a vanished host) is noticed after these two: the next batch then
 /// goes over a new one instead of into the void.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -42,6 +44,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct GrpcTransport {
     channel: Channel,
     metadata: MetadataMap,
+    token: Option<Token>,
     timeout: Duration,
     compression: Option<CompressionEncoding>,
     /// The server does not know our compression: it said so once, and gets plain bytes since.
@@ -51,60 +54,44 @@ pub struct GrpcTransport {
 /// Makes a channel to `url` that connects when it is first used, and again when it must. To be called within a runtime.
 ///
 /// # Errors
-/// When the URL, the host's certificate name or a file of `tls` cannot be used.
-pub fn channel(url: &str, tls: &Tls) -> Result<Channel, ConfigError> {
+/// When the URL, the host's certificate name, a file of `tls` or the proxy cannot be used.
+pub fn channel(url: &str, config: &Config) -> Result<Channel, ConfigError> {
     let invalid = |error: tonic::transport::Error| ConfigError { field: "endpoint".to_owned(), message: chain(&error) };
     let mut endpoint = Endpoint::from_shared(url.to_owned())
         .map_err(invalid)?
-        .user_agent(concat!("logsink/", env!("CARGO_PKG_VERSION")))
+        .user_agent(super::USER_AGENT)
         .map_err(invalid)?
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
     if url.starts_with("https:") {
-        endpoint = endpoint.tls_config(tls_config(tls)?).map_err(invalid)?;
+        endpoint = endpoint.tls_config(tls_config(&config.tls)?).map_err(invalid)?;
     }
-    Ok(endpoint.connect_lazy())
+    let connector = Connector::new(endpoint.uri(), &config.send)?;
+    Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
-fn tls_config(tls: &Tls) -> Result<ClientTlsConfig, ConfigError> {
+fn tls_config(settings: &Tls) -> Result<ClientTlsConfig, ConfigError> {
     let mut config = ClientTlsConfig::new();
-    config = match &tls.ca {
-        Some(file) => config.ca_certificate(Certificate::from_pem(read("tls.ca", file, CERTIFICATE)?)),
+    config = match &settings.ca {
+        Some(file) => config.ca_certificate(Certificate::from_pem(tls::read("tls.ca", file, CERTIFICATE)?)),
         None => config.with_webpki_roots(),
     };
-    if let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) {
-        let certificate = read("tls.certificate", certificate, CERTIFICATE)?;
-        config = config.identity(Identity::from_pem(certificate, read("tls.key", key, PRIVATE_KEY)?));
+    if let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) {
+        let certificate = tls::read("tls.certificate", certificate, CERTIFICATE)?;
+        config = config.identity(Identity::from_pem(certificate, tls::read("tls.key", key, PRIVATE_KEY)?));
     }
-    if let Some(name) = &tls.server_name {
+    if let Some(name) = &settings.server_name {
         config = config.domain_name(name);
     }
     Ok(config)
 }
 
-/// What a PEM block is called that is wanted.
-const CERTIFICATE: &str = "CERTIFICATE-----";
-const PRIVATE_KEY: &str = "PRIVATE KEY-----";
-
-/// A PEM file with such a block in it. TLS itself takes a file without any authority for one, and then trusts nobody: that
-/// would be said of every connection, and not of the file.
-fn read(field: &str, file: &Path, block: &str) -> Result<Vec<u8>, ConfigError> {
-    let refuse = |message: String| ConfigError { field: field.to_owned(), message };
-    let pem = fs::read(file).map_err(|error| refuse(format!("cannot read {}: {error}", file.display())))?;
-    if !pem.windows(block.len()).any(|bytes| bytes == block.as_bytes()) {
-        let name = block.trim_end_matches('-').to_ascii_lowercase();
-        return Err(refuse(format!("there is no {name} in {}: a PEM file is wanted", file.display())));
-    }
-    Ok(pem)
-}
-
 impl GrpcTransport {
-    /// Sends over this channel, with the headers, timeout and compression of the settings.
+    /// Sends over this channel, with the headers, token, timeout and compression of the settings.
     ///
     /// # Errors
-    /// When a header cannot be sent as gRPC metadata, or the compression is none of gRPC's.
+    /// When a header cannot be sent as gRPC metadata, the compression is none of gRPC's, or the token cannot be read.
     pub fn new(channel: Channel, config: &Config, compression: Compression) -> Result<Self, ConfigError> {
         let mut metadata = MetadataMap::new();
         for (key, value) in &config.headers {
@@ -112,8 +99,9 @@ impl GrpcTransport {
             let refuse = |what: &str| ConfigError { field: format!("headers.{key}"), message: what.to_owned() };
             let name = tonic::metadata::AsciiMetadataKey::from_bytes(key.to_ascii_lowercase().as_bytes())
                 .map_err(|_| refuse("is not a name of gRPC metadata: letters, digits, `.`, `_` and `-`"))?;
-            let value =
+            let mut value =
                 MetadataValue::try_from(value.0.as_str()).map_err(|_| refuse("its value is not visible ASCII"))?;
+            value.set_sensitive(true);
             metadata.insert(name, value);
         }
         let compression = match compression {
@@ -125,7 +113,8 @@ impl GrpcTransport {
                 return Err(ConfigError { field: "send.compression".to_owned(), message });
             }
         };
-        Ok(Self { channel, metadata, timeout: config.timeout(), compression, plain: AtomicBool::new(false) })
+        let token = config.send.token_file.as_deref().map(Token::new).transpose()?;
+        Ok(Self { channel, metadata, token, timeout: config.timeout(), compression, plain: AtomicBool::new(false) })
     }
 
     async fn export(&self, batch: Batch) -> Result<Accepted, SendError> {
@@ -135,6 +124,15 @@ impl GrpcTransport {
             if let Ok(value) = value.parse() {
                 request.metadata_mut().insert(name, value);
             }
+        }
+        let authorization = match &self.token {
+            Some(token) => Some(token.header().await),
+            None => None,
+        };
+        if let Some(mut value) = authorization.as_ref().and_then(|value| MetadataValue::try_from(value.as_bytes()).ok())
+        {
+            value.set_sensitive(true);
+            request.metadata_mut().insert("authorization", value);
         }
         request.set_timeout(self.timeout);
 
@@ -155,6 +153,12 @@ impl GrpcTransport {
                 self.plain.store(true, Relaxed);
                 Err(SendError::Retryable { message: words(&status), after: Some(Duration::ZERO) })
             }
+            Ok(Err(status)) if status.code() == Code::Unauthenticated => match (&self.token, &authorization) {
+                (Some(token), Some(refused)) if token.is_replaced(refused).await => {
+                    Err(SendError::Retryable { message: words(&status), after: Some(Duration::ZERO) })
+                }
+                _ => Err(judge(&status)),
+            },
             Ok(Err(status)) => Err(judge(&status)),
             Err(_) => Err(SendError::Retryable { message: "no answer in time".to_owned(), after: None }),
         }
@@ -164,17 +168,6 @@ impl GrpcTransport {
 impl Transport for GrpcTransport {
     fn send(&self, batch: Batch) -> Sending<'_> {
         Box::pin(self.export(batch))
-    }
-}
-
-/// `ExportLogsServiceResponse { partial_success = 1 { rejected_log_records = 1, error_message = 2 } }`
-fn accepted(response: &[u8]) -> Accepted {
-    let Some(partial) = wire::field(response, 1) else { return Accepted::default() };
-    Accepted {
-        // A negative number makes no sense, and is not one that could be counted.
-        rejected: wire::field(partial.bytes(), 1)
-            .map_or(0, |value| u64::try_from(value.number() as i64).unwrap_or_default()),
-        message: wire::field(partial.bytes(), 2).map(wire::Value::text).unwrap_or_default(),
     }
 }
 
@@ -231,21 +224,6 @@ fn retry_delay(details: &[u8]) -> Option<Duration> {
 fn words(status: &Status) -> String {
     let cause = status.source().map(|source| format!(" ({})", chain(source))).unwrap_or_default();
     format!("{}: {}{cause}", status.code(), status.message())
-}
-
-/// An error and its causes, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// Bytes in, bytes out.
@@ -340,13 +318,5 @@ mod tests {
             assert!(matches!(judge(&Status::new(code, message)), SendError::TooLarge { .. }), "{message}");
         }
         assert!(matches!(judge(&Status::new(ResourceExhausted, "monthly quota")), SendError::Permanent { .. }));
-    }
-
-    #[test]
-    fn a_partial_success_is_read() {
-        assert_eq!(accepted(b""), Accepted::default());
-        let partial = Accepted { rejected: 3, message: "old".to_owned() };
-        assert_eq!(accepted(b"\x0a\x07\x08\x03\x12\x03old"), partial);
-        assert_eq!(accepted(b"\x0a\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01").rejected, 0);
     }
 }

@@ -21,6 +21,7 @@ struct State {
     down: bool,
     held: bool,
     payload_bytes_max: Option<usize>,
+    tells_bytes_max: bool,
 }
 
 /// How one send ends.
@@ -62,6 +63,11 @@ impl Memory {
         self.lock().payload_bytes_max = Some(bytes);
     }
 
+    /// Tells that limit, as a broker does that is asked for it.
+    pub fn tell_payload_bytes_max(&self) {
+        self.lock().tells_bytes_max = true;
+    }
+
     /// The batches taken so far, in the order of their arrival.
     pub fn taken(&self) -> Vec<Batch> {
         self.lock().taken.clone()
@@ -88,6 +94,11 @@ impl Memory {
 }
 
 impl Transport for Memory {
+    fn bytes_max(&self) -> Option<usize> {
+        let state = self.lock();
+        state.payload_bytes_max.filter(|_| state.tells_bytes_max)
+    }
+
     fn send(&self, batch: Batch) -> Sending<'_> {
         Box::pin(async move {
             self.lock().attempts += 1;

@@ -47,6 +47,7 @@ struct State {
     bytes: usize,
     /// Payload bytes of what is left of batches that were dropped.
     reserved: usize,
+    barriers: usize,
     pump_ended: bool,
     sender_ended: bool,
     /// Why waiting for room is pointless.
@@ -86,7 +87,7 @@ impl Backlog {
         match self.bounds.overflow {
             Overflow::DropNewest => {}
             Overflow::DropOldest => state = self.drop_oldest(state, bytes),
-            Overflow::Block => {
+            Overflow::Block | Overflow::Spill => {
                 state = self.wait(state, |state| state.hopeless.is_some() || self.fits(state, bytes));
             }
         }
@@ -124,11 +125,28 @@ impl Backlog {
         if ended { drop(remainder) } else { remainder.lost(reason) }
     }
 
+    /// Whether it is half full: time to make room, where that can be made otherwise than by sending.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.lock().bytes >= self.bounds.bytes_max / 2
+    }
+
+    /// Whether somebody waits behind what is there.
+    pub(super) fn has_barrier(&self) -> bool {
+        self.lock().barriers > 0
+    }
+
+    /// Says whether waiting for room is pointless, and for what reason records are dropped then.
+    pub(super) fn set_hopeless(&self, reason: Option<Reason>) {
+        self.lock().hopeless = reason;
+        self.room.notify_all();
+    }
+
     /// Asks the sender to let go of a barrier, after everything that was put in before.
     pub(super) fn push_barrier(&self, barrier: Barrier) {
         let mut state = self.lock();
         if !state.sender_ended {
             state.put(Item::Barrier(barrier), false);
+            state.barriers += 1;
         }
         drop(state);
         self.arrived.notify_one();
@@ -138,10 +156,13 @@ impl Backlog {
     pub(super) fn pop(&self) -> Option<Item> {
         let mut state = self.lock();
         let Entry { item, remainder } = state.entries.pop_front()?;
-        if let Item::Batch(batch, _) = &item {
-            state.take_bytes(batch.bytes(), remainder);
-            drop(state);
-            self.room.notify_all();
+        match &item {
+            Item::Batch(batch, _) => {
+                state.take_bytes(batch.bytes(), remainder);
+                drop(state);
+                self.room.notify_all();
+            }
+            Item::Barrier(_) => state.barriers -= 1,
         }
         Some(item)
     }

@@ -68,6 +68,11 @@ impl Health {
         (true, line)
     }
 
+    /// Whether the last try failed.
+    pub(super) fn is_down(&self) -> bool {
+        self.down.is_some()
+    }
+
     /// Records were refused for good.
     pub(crate) fn refused(&mut self, reason: Reason, message: &str) {
         self.refused = Some((reason, message.to_owned()));

@@ -17,6 +17,7 @@ use super::{
     backlog::{Backlog, Barrier, Bounds, Item},
     health::Health,
     send::{REPORT_INTERVAL, Sender},
+    spill,
 };
 use crate::{
     batch::{Envelope, Limits},
@@ -28,7 +29,7 @@ use crate::{
 
 /// No batch is sent whose sequence number is this far above the oldest one under way: a server remembers a window of
 /// numbers to tell doubles, and a batch that is tried for long must not fall out of it.
-const SEQUENCE_SPREAD_MAX: u64 = 64;
+pub(super) const SEQUENCE_SPREAD_MAX: u64 = 64;
 
 /// What a lane is told at its start.
 pub(crate) struct Settings {
@@ -46,6 +47,10 @@ pub(crate) struct Settings {
     /// Under which the sink knows the sender: no two lanes have the same, since each counts its batches by itself.
     pub(crate) instance: String,
     pub(crate) metrics: Arc<Metrics>,
+    /// How often the sink is told what was lost, at most; `None`: never.
+    pub(crate) losses_every: Option<Duration>,
+    /// Where batches go that the sink does not take in time, when the policy is to spill.
+    pub(crate) spool: Option<spill::Settings>,
 }
 
 /// What others see of a lane.
@@ -127,8 +132,9 @@ impl Lane {
             }
             match self.shared.backlog.pop() {
                 Some(Item::Batch(batch, revision)) => {
-                    let sequence = self.sender.take_sequence();
-                    let task = self.tasks.spawn(self.sender.clone().deliver(batch, sequence, revision));
+                    let letter = self.sender.letter(batch, revision);
+                    let sequence = letter.sequence;
+                    let task = self.tasks.spawn(self.sender.clone().deliver(letter));
                     self.under_way.begin(task.id(), sequence);
                 }
                 Some(Item::Barrier(barrier)) => self.under_way.barrier(self.sender.sequence_next(), barrier),

@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use crate::{
@@ -21,17 +21,28 @@ pub(super) struct Pending {
     metrics: Arc<Metrics>,
     /// Where the loss of a batch is noted that says itself what was lost.
     notice: Option<Arc<AtomicU64>>,
+    /// It is on disk as well: to drop it is to leave it to whoever reads that.
+    durable: Arc<AtomicBool>,
     resolved: bool,
 }
 
 impl Pending {
     pub(super) fn new(sealed: Sealed, metrics: Arc<Metrics>) -> Self {
-        Self { sealed, metrics, notice: None, resolved: false }
+        Self { sealed, metrics, notice: None, durable: Arc::default(), resolved: false }
+    }
+
+    /// A batch that is on disk.
+    pub(super) fn durable(sealed: Sealed, metrics: Arc<Metrics>) -> Self {
+        let batch = Self::new(sealed, metrics);
+        batch.durable.store(true, Relaxed);
+        batch
     }
 
     /// A batch that only says what was lost: its own loss adds to `lost` besides, so that it is not said in turn.
     pub(super) fn notice(sealed: Sealed, metrics: Arc<Metrics>, lost: Arc<AtomicU64>) -> Self {
-        Self { sealed, metrics, notice: Some(lost), resolved: false }
+        let mut batch = Self::new(sealed, metrics);
+        batch.notice = Some(lost);
+        batch
     }
 
     pub(super) fn sealed(&self) -> &Sealed {
@@ -60,6 +71,17 @@ impl Pending {
     pub(super) fn lost(mut self, reason: Reason) {
         self.resolved = true;
         self.count(reason);
+    }
+
+    /// To be set when it is on disk as well.
+    pub(super) fn durable_flag(&self) -> Arc<AtomicBool> {
+        self.durable.clone()
+    }
+
+    /// It is on disk, and leaves memory.
+    pub(super) fn spooled(mut self) {
+        self.resolved = true;
+        self.metrics.spooled(self.sealed.records.into());
     }
 
     /// Its halves; itself, when it has only one record.
@@ -95,7 +117,21 @@ impl Pending {
 
     /// A batch of some of its records.
     fn part(&self, sealed: Sealed) -> Self {
-        Self { sealed, metrics: self.metrics.clone(), notice: self.notice.clone(), resolved: false }
+        Self {
+            sealed,
+            metrics: self.metrics.clone(),
+            notice: self.notice.clone(),
+            durable: self.durable.clone(),
+            resolved: false,
+        }
+    }
+
+    /// Its one record cut, so that the payload has `bytes_max` bytes at most; itself, when it cannot be cut that far.
+    pub(super) fn shrink(mut self, envelope: &Envelope, bytes_max: usize) -> Result<Self, Self> {
+        let Some((sealed, values)) = self.sealed.shrink(envelope, bytes_max) else { return Err(self) };
+        self.resolved = true;
+        (0..values).for_each(|_| self.metrics.truncated());
+        Ok(self.part(sealed))
     }
 
     fn count(&self, reason: Reason) {
@@ -114,7 +150,7 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if !self.resolved {
+        if !self.resolved && !self.durable.load(Relaxed) {
             self.count(Reason::Shutdown);
         }
     }

@@ -8,14 +8,17 @@ use std::{
 
 use super::{
     backlog::{Barrier, Revision},
+    health,
     lane::Shared,
+    losses::Losses,
     pending::{self, Pending},
 };
 use crate::{
-    batch::{Batcher, Sealed},
+    batch::{Batcher, Envelope, Sealed},
     encode::view::RecordView,
     filter::rules::BaseFilter,
     queue::{self, FRAME_TAG},
+    reload::unix_now_ns,
 };
 
 pub(super) enum Command {
@@ -46,6 +49,7 @@ impl Pump {
             since = now;
             for feed in &mut self.feeds {
                 feed.cut(Instant::now(), !commands.is_empty(), &revision);
+                feed.tell_losses(stop);
             }
             for command in commands {
                 let (Command::Flush(barrier) | Command::Stop(barrier)) = command;
@@ -74,6 +78,9 @@ pub(super) struct Feed {
     pub(super) batcher: Batcher,
     pub(super) age_max: Duration,
     pub(super) shared: Arc<Shared>,
+    pub(super) envelope: Arc<Envelope>,
+    /// Where the stream says what it lost.
+    pub(super) losses: Option<Losses>,
 }
 
 /// What a lane takes.
@@ -109,6 +116,20 @@ impl Feed {
         let sealed = if at_once { self.batcher.seal() } else { self.batcher.due(now) };
         if let Some(sealed) = sealed {
             hand_over(&self.shared, sealed, revision);
+        }
+    }
+
+    /// Sends a record of what was lost, when it is time for one and the sink seems to take it.
+    fn tell_losses(&mut self, last: bool) {
+        let Some(losses) = &mut self.losses else { return };
+        if health::lock(&self.shared.health).is_down() {
+            return;
+        }
+        let metrics = &self.shared.metrics;
+        if let Some(record) = losses.due(Instant::now(), unix_now_ns(), metrics, last) {
+            metrics.drained(1);
+            let batch = Pending::notice(self.envelope.seal(&record, 1), metrics.clone(), losses.own());
+            self.shared.backlog.push(batch, None);
         }
     }
 

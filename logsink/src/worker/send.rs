@@ -19,10 +19,14 @@ use super::{
 use crate::{
     batch::Envelope,
     metrics::Reason,
+    reload::unix_now_ns,
     retry::{Next, Policy, Retry},
     transport::{Accepted, Batch, SendError, Transport, header},
     voice::say,
 };
+
+/// A record is not cut below this: what is left would say nothing. Its sink refuses everything, or nearly so.
+const SHRUNK_BYTES_MIN: usize = 1 << 10;
 
 /// How often losses are reported on stderr, at most.
 pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(60);
@@ -33,22 +37,34 @@ pub(super) struct Sender {
     transport: Arc<dyn Transport>,
     envelope: Arc<Envelope>,
     policy: Policy,
-    instance: String,
+    pub(super) instance: Arc<str>,
     /// The next sequence number.
     sequence: Mutex<u64>,
+}
+
+/// A batch with what it is sent with.
+pub(super) struct Letter {
+    pub(super) batch: Pending,
+    /// Under which the sequence number counts: another process's, when that has left the batch in a spool.
+    pub(super) instance: Arc<str>,
+    pub(super) sequence: u64,
+    pub(super) revision: Revision,
+    /// Unix time after which it is not tried again.
+    pub(super) expires_ns: Option<u64>,
 }
 
 /// How the tries of one batch ended.
 enum End {
     Sent(Accepted),
-    TooLarge(String),
+    /// With the most that the sink takes, where that is known.
+    TooLarge(String, Option<usize>),
     Lost(Reason, String),
 }
 
 impl Sender {
     pub(super) fn new(settings: Settings, shared: Arc<Shared>, transport: Arc<dyn Transport>) -> Self {
         let Settings { envelope, retry: policy, instance, .. } = settings;
-        Self { shared, transport, envelope, policy, instance, sequence: Mutex::new(1) }
+        Self { shared, transport, envelope, policy, instance: instance.into(), sequence: Mutex::new(1) }
     }
 
     /// Gives up connections.
@@ -68,11 +84,18 @@ impl Sender {
     }
 
     /// Ends when each record of the batch has been sent or lost.
-    pub(super) async fn deliver(self: Arc<Self>, first: Pending, sequence: u64, revision: Revision) {
+    pub(super) async fn deliver(self: Arc<Self>, letter: Letter) {
         // A stack: the first half goes before the second, and a half of a half before either.
-        let mut stack = vec![(first, sequence)];
-        while let Some((pending, sequence)) = stack.pop() {
-            match self.try_until_end(&pending, sequence, revision.as_deref()).await {
+        let mut stack = vec![letter];
+        while let Some(letter) = stack.pop() {
+            let end = match self.transport.bytes_max() {
+                Some(max) if letter.batch.bytes() > max => {
+                    End::TooLarge(format!("the sink takes {max} bytes at most"), Some(max))
+                }
+                _ => self.try_until_end(&letter).await,
+            };
+            let Letter { batch: pending, revision, expires_ns, .. } = letter;
+            match end {
                 End::Sent(accepted) => {
                     if accepted.rejected > 0 {
                         let reason = if accepted.message.is_empty() { "no reason given" } else { &accepted.message };
@@ -89,11 +112,12 @@ impl Sender {
                     pending.lost(reason);
                     self.report();
                 }
-                End::TooLarge(message) => match pending.split(&self.envelope) {
-                    Ok((first, second)) => {
-                        let first = (first, self.take_sequence());
-                        let second = (second, self.take_sequence());
-                        stack.extend([second, first]);
+                End::TooLarge(message, max) => match self.smaller(pending, max) {
+                    Ok(parts) => {
+                        let part = |batch| Letter { expires_ns, ..self.letter(batch, revision.clone()) };
+                        // Numbered in order, then stacked.
+                        let parts: Vec<_> = parts.into_iter().map(part).collect();
+                        stack.extend(parts.into_iter().rev());
                     }
                     Err(single) => {
                         self.health().refused(Reason::Oversize, &message);
@@ -105,21 +129,49 @@ impl Sender {
         }
     }
 
-    async fn try_until_end(&self, pending: &Pending, sequence: u64, revision: Option<&str>) -> End {
+    /// The halves of a batch that was too large; of one record, that record cut to what the sink takes, else to half. The
+    /// batch itself when no more can be cut.
+    fn smaller(&self, pending: Pending, bytes_max: Option<usize>) -> Result<Vec<Pending>, Pending> {
+        let envelope = &self.envelope;
+        let single = match pending.split(envelope) {
+            Ok((first, second)) => return Ok(vec![first, second]),
+            Err(single) => single,
+        };
+        let half = (single.sealed().payload.len() / 2).max(SHRUNK_BYTES_MIN);
+        let bytes_max = bytes_max.unwrap_or(half);
+        if single.sealed().payload.len() <= bytes_max {
+            return Err(single);
+        }
+        single.shrink(envelope, bytes_max).map(|shrunk| vec![shrunk])
+    }
+
+    /// A letter of this process's own, under its next sequence number.
+    pub(super) fn letter(&self, batch: Pending, revision: Revision) -> Letter {
+        let (instance, sequence) = (self.instance.clone(), self.take_sequence());
+        Letter { batch, instance, sequence, revision, expires_ns: None }
+    }
+
+    async fn try_until_end(&self, letter: &Letter) -> End {
         let mut retry = Retry::new(self.policy, std::time::Instant::now());
         loop {
-            let (message, after) = match self.transport.send(self.batch(pending, sequence, revision)).await {
+            let (message, after) = match self.transport.send(self.batch(letter)).await {
                 Ok(accepted) => {
                     self.recovered();
                     return End::Sent(accepted);
                 }
-                Err(SendError::TooLarge { message }) => return End::TooLarge(message),
+                Err(SendError::TooLarge { message }) => {
+                    let max = self.transport.bytes_max().filter(|max| letter.batch.bytes() > *max);
+                    return End::TooLarge(message, max);
+                }
                 Err(SendError::Permanent { message }) => return End::Lost(Reason::Permanent, message),
                 Err(SendError::Retryable { message, after }) => (message, after),
             };
             let now = std::time::Instant::now();
             let said = self.health().failed(now, &message, &self.shared.metrics.snapshot());
             say_all(said);
+            if letter.expires_ns.is_some_and(|expires| unix_now_ns() > expires) {
+                return End::Lost(Reason::SpoolExpired, message);
+            }
             if self.shared.hurry.waiting.load(Relaxed) > 0 {
                 retry.restart();
             }
@@ -138,17 +190,18 @@ impl Sender {
         }
     }
 
-    fn batch(&self, pending: &Pending, sequence: u64, revision: Option<&str>) -> Batch {
-        let mut headers = vec![(header::INSTANCE, self.instance.clone()), (header::SEQUENCE, sequence.to_string())];
+    fn batch(&self, letter: &Letter) -> Batch {
+        let Letter { instance, sequence, revision, .. } = letter;
+        let mut headers = vec![(header::INSTANCE, instance.to_string()), (header::SEQUENCE, sequence.to_string())];
         if let Some(revision) = revision {
-            headers.push((header::RULES, revision.to_owned()));
+            headers.push((header::RULES, revision.to_string()));
         }
         let lost = self.shared.metrics.lost_header();
         if !lost.is_empty() {
             headers.push((header::LOST, lost));
         }
-        let sealed = pending.sealed();
-        Batch { payload: sealed.payload.clone(), records: sealed.records, sequence, headers }
+        let sealed = letter.batch.sealed();
+        Batch { payload: sealed.payload.clone(), records: sealed.records, sequence: *sequence, headers }
     }
 
     fn recovered(&self) {

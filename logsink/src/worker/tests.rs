@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 fn builder(sink: &Arc<Memory>) -> Builder {
     crate::builder().alone().service("test").rules("none").transport(sink.clone()).configure(|config| {
@@ -30,7 +30,7 @@ fn builder(sink: &Arc<Memory>) -> Builder {
 }
 
 /// Runs `body` with a pipeline into the sink.
-fn with(builder: Builder, body: impl FnOnce(&Guard)) -> Guard {
+pub(super) fn with(builder: Builder, body: impl FnOnce(&Guard)) -> Guard {
     let (layer, guard) = builder.layer().unwrap();
     let subscriber = tracing_subscriber::registry().with(layer);
     tracing::subscriber::with_default(subscriber, || body(&guard));
@@ -38,7 +38,7 @@ fn with(builder: Builder, body: impl FnOnce(&Guard)) -> Guard {
 }
 
 /// The field `n` of each record of a batch.
-fn numbers(batch: &Batch) -> Vec<i64> {
+pub(super) fn numbers(batch: &Batch) -> Vec<i64> {
     let request = ExportLogsServiceRequest::decode(batch.payload.clone()).unwrap();
     let records = request.resource_logs.into_iter().flat_map(|r| r.scope_logs).flat_map(|s| s.log_records);
     let numbers: Vec<_> = records
@@ -58,11 +58,11 @@ fn all_numbers(sink: &Memory) -> Vec<i64> {
     numbers
 }
 
-fn emit(range: std::ops::Range<i64>) {
+pub(super) fn emit(range: std::ops::Range<i64>) {
     range.for_each(|n| tracing::info!(n, "event"));
 }
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
@@ -150,7 +150,7 @@ fn a_batch_that_is_too_large_is_halved_under_new_numbers() {
 }
 
 #[test]
-fn a_single_record_that_is_too_large_is_lost_and_counted() {
+fn a_single_record_that_is_too_large_is_cut_and_goes_on() {
     let sink = Arc::new(Memory::new());
     sink.set_payload_bytes_max(2_000);
     let guard = with(builder(&sink), |guard| {
@@ -158,11 +158,48 @@ fn a_single_record_that_is_too_large_is_lost_and_counted() {
         emit(2..4);
         guard.flush(PATIENCE).unwrap();
     });
-    assert_eq!(all_numbers(&sink), [2, 3]);
+    assert_eq!(all_numbers(&sink), [1, 2, 3]);
     let counts = guard.metrics();
-    assert_eq!(counts.dropped_for(Reason::Oversize), 1);
+    assert_eq!((counts.lost(), counts.truncated, counts.drained), (0, 1, counts.sent), "{counts}");
+    let sequences: BTreeSet<_> = sink.taken().iter().map(|batch| batch.sequence).collect();
+    assert_eq!(sequences.len(), sink.taken().len(), "no number twice");
+    let marked = |batch: &Batch| {
+        let text = String::from_utf8_lossy(&batch.payload).into_owned();
+        text.contains("…[truncated, ") && text.contains("logsink.truncated.original_bytes")
+    };
+    assert_eq!(sink.taken().iter().filter(|batch| marked(batch)).count(), 1);
+}
+
+#[test]
+fn a_record_of_a_sink_that_takes_next_to_nothing_is_lost_and_counted() {
+    let sink = Arc::new(Memory::new());
+    sink.set_payload_bytes_max(300);
+    let guard = with(builder(&sink), |guard| {
+        tracing::error!(n = 1, blob = "x".repeat(50_000), "event");
+        guard.flush(PATIENCE).unwrap();
+    });
+    assert!(sink.taken().is_empty());
+    let counts = guard.metrics();
+    assert_eq!((counts.dropped_for(Reason::Oversize), counts.drained), (1, 1));
     assert_eq!(counts.dropped[0].severity, crate::Severity::ERROR, "by level");
-    assert_eq!(counts.drained, counts.sent + counts.lost());
+    assert!(sink.attempts() < 10, "halved each time: {}", sink.attempts());
+}
+
+#[test]
+fn a_limit_that_the_sink_has_told_is_kept_before_sending() {
+    let sink = Arc::new(Memory::new());
+    sink.set_payload_bytes_max(2_000);
+    sink.tell_payload_bytes_max();
+    let guard = with(builder(&sink), |guard| {
+        emit(0..100);
+        tracing::error!(n = 100, blob = "x".repeat(5_000), "event");
+        guard.flush(PATIENCE).unwrap();
+    });
+    assert_eq!(all_numbers(&sink), (0..101).collect::<Vec<_>>());
+    assert_eq!(sink.attempts() as usize, sink.taken().len(), "nothing was sent in vain");
+    let largest = sink.taken().iter().map(|batch| batch.payload.len()).max().unwrap();
+    assert!((1_900..=2_000).contains(&largest), "cut to what the sink takes: {largest}");
+    assert_eq!((guard.metrics().lost(), guard.metrics().truncated), (0, 1));
 }
 
 #[test]

@@ -121,13 +121,22 @@ impl BaseFilter {
         threshold.is_some_and(|least| severity >= least || severity == Severity::UNSPECIFIED)
     }
 
+    /// Whether any event of this callsite can pass. Events of the `log` crate share one callsite per level.
+    pub(crate) fn may_want(&self, meta: &tracing_core::Metadata<'_>) -> bool {
+        let severity = Severity::from(meta.level());
+        if super::stands_for_log(meta) {
+            return self.wants_any_target(severity) != Some(false);
+        }
+        self.wants(meta.target(), severity)
+    }
+
     /// The least severe level that passes for any target; none when everything is `off`.
-    pub(super) fn least(&self) -> Threshold {
+    pub(crate) fn least(&self) -> Threshold {
         self.directives.iter().map(|(_, level)| *level).chain([self.fallback]).flatten().min()
     }
 
     /// `Some` when the answer for this severity is the same whatever the target.
-    pub(super) fn wants_any_target(&self, severity: Severity) -> Option<bool> {
+    pub(crate) fn wants_any_target(&self, severity: Severity) -> Option<bool> {
         let passes = |threshold: Threshold| threshold.is_some_and(|least| severity >= least);
         let first = passes(self.fallback);
         self.directives.iter().all(|(_, level)| passes(*level) == first).then_some(first)

@@ -272,7 +272,7 @@ fn values_recorded_for_spans_around_are_told_from_those_of_others() {
 #[test]
 fn two_layers_see_the_same_spans() {
     let (first, first_layer) = Bench::new();
-    let (second, second_layer) = Bench::with("filter = \"warn\"", 4, Capture::default());
+    let (second, second_layer) = Bench::with("filter = \"warn\"", 8, Capture::default());
     let registry = Registry::default().with(first_layer.filtered()).with(second_layer.filtered());
     tracing::subscriber::with_default(registry, || {
         let _outer = tracing::warn_span!("outer", a = 1).entered();
