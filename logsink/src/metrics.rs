@@ -4,10 +4,17 @@
 //! drains and sends, by the batch; a producer counts only what it must drop. So the equation
 //! `emitted = sent + dropped + in flight` is computed without a contended cache line per event.
 
+mod kafka;
+
 use std::{
     fmt,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
+
+pub use kafka::{KafkaBroker, KafkaStatistics, KafkaTrouble};
 
 use crate::Severity;
 
@@ -104,6 +111,8 @@ pub struct Metrics {
     retries: AtomicU64,
     splits: AtomicU64,
     client_lines: AtomicU64,
+    /// `None` before a Kafka client has said anything.
+    kafka: Mutex<Option<KafkaStatistics>>,
 }
 
 impl Metrics {
@@ -154,6 +163,12 @@ impl Metrics {
         self.client_lines.fetch_add(1, Relaxed);
     }
 
+    /// The Kafka client has told something of itself. Locked for a moment by its own thread and by snapshots.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn kafka(&self, change: impl FnOnce(&mut KafkaStatistics)) {
+        change(self.kafka.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default());
+    }
+
     /// Records dropped for this reason so far, of all levels.
     pub fn dropped_for(&self, reason: Reason) -> u64 {
         self.dropped[reason as usize].iter().map(|count| count.load(Relaxed)).sum()
@@ -195,6 +210,7 @@ impl Metrics {
             retries: self.retries.load(Relaxed),
             splits: self.splits.load(Relaxed),
             client_lines: self.client_lines.load(Relaxed),
+            kafka: self.kafka.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }
@@ -241,6 +257,8 @@ pub struct Snapshot {
     pub splits: u64,
     /// Lines that client libraries below a transport wanted to log.
     pub client_lines: u64,
+    /// What the Kafka client tells of itself, where there is one.
+    pub kafka: Option<KafkaStatistics>,
 }
 
 impl Snapshot {
