@@ -33,7 +33,7 @@ use crate::{ConfigError, batch, retry};
 /// "deployment.environment.name" = "production"
 ///
 /// [batch]
-/// bytes_max = 1048576
+/// bytes_max = 1000000
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -69,8 +69,10 @@ pub struct Config {
     pub send: Send,
     /// What happens when sending fails.
     pub retry: Retry,
-    /// TLS of an `https://` endpoint.
+    /// TLS of an `https://` or `kafkas://` endpoint.
     pub tls: Tls,
+    /// Who we are for a Kafka cluster that asks.
+    pub sasl: Sasl,
     /// Further librdkafka properties, such as `security.protocol`; they win over the library's own.
     pub kafka: BTreeMap<String, Secret>,
     /// Further sinks, each with a filter of its own. Default: none.
@@ -103,8 +105,8 @@ pub enum RulesFrom {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Batch {
-    /// Payload bytes, before compression. Default 1 MiB: a quarter of what a gRPC server takes by default, and what a Kafka
-    /// broker takes.
+    /// Payload bytes, before compression. Default 1,000,000: a quarter of what a gRPC server takes by default and, with the
+    /// frame around it, just below what a Kafka broker does.
     pub bytes_max: usize,
     /// Records. Default 8192.
     pub records_max: u32,
@@ -182,18 +184,34 @@ pub struct Retry {
     pub elapsed_ms_max: Option<u64>,
 }
 
-/// TLS of an `https://` endpoint.
+/// Who we are for a Kafka cluster that asks, and how we prove it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Sasl {
+    /// `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` and whatever else librdkafka was built with. SCRAM needs the cargo feature
+    /// `kafka-ssl`. Default: none, the cluster does not ask.
+    pub mechanism: Option<String>,
+    /// The user.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<Secret>,
+    /// A file that holds the password instead, read at the start.
+    pub password_file: Option<PathBuf>,
+}
+
+/// TLS of an `https://` or `kafkas://` endpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Tls {
-    /// PEM file of authorities to trust. Default: the Mozilla roots compiled in.
+    /// PEM file of authorities to trust. Default: the Mozilla roots compiled in; for Kafka those of the system.
     pub ca: Option<PathBuf>,
     /// PEM file of the client's certificate chain, for mTLS.
     pub certificate: Option<PathBuf>,
     /// PEM file of the client's key, for mTLS.
     pub key: Option<PathBuf>,
-    /// The name that the server's certificate is checked against. Default: the endpoint's host.
+    /// The name that the server's certificate is checked against, except by Kafka. Default: the endpoint's host.
     pub server_name: Option<String>,
 }
 
@@ -210,7 +228,7 @@ impl fmt::Debug for Secret {
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { bytes_max: 1 << 20, records_max: 8192, age_ms_max: 200 }
+        Self { bytes_max: 1_000_000, records_max: 8192, age_ms_max: 200 }
     }
 }
 
@@ -284,6 +302,12 @@ impl Config {
         }
         within("retry.delay_ms_min", self.retry.delay_ms_min, 1, 600_000)?;
         within("retry.delay_ms_max", self.retry.delay_ms_max, self.retry.delay_ms_min, 600_000)?;
+        if self.sasl.mechanism.is_none() && self.sasl != Sasl::default() {
+            return refuse("sasl.mechanism", "is missing: write `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`");
+        }
+        if self.sasl.password.is_some() && self.sasl.password_file.is_some() {
+            return refuse("sasl", "`password` and `password_file` are both given: write one of them");
+        }
         if self.tls.certificate.is_some() != self.tls.key.is_some() {
             return refuse("tls", "`certificate` and `key` go together: give both or neither");
         }

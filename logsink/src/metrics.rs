@@ -4,6 +4,8 @@
 //! drains and sends, by the batch; a producer counts only what it must drop. So the equation
 //! `emitted = sent + dropped + in flight` is computed without a contended cache line per event.
 
+mod kafka;
+
 use std::{
     fmt,
     sync::{
@@ -11,6 +13,8 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
+
+pub use kafka::{KafkaBroker, KafkaStatistics, KafkaTrouble};
 
 use crate::Severity;
 
@@ -123,6 +127,8 @@ pub struct Metrics {
     client_lines: AtomicU64,
     /// The counters of the sinks beside the main one.
     sinks: Mutex<Vec<(String, Arc<Metrics>)>>,
+    /// `None` before a Kafka client has said anything.
+    kafka: Mutex<Option<KafkaStatistics>>,
 }
 
 impl Metrics {
@@ -183,6 +189,12 @@ impl Metrics {
         self.sinks.lock().unwrap_or_else(PoisonError::into_inner).push((sink, metrics));
     }
 
+    /// The Kafka client has told something of itself. Locked for a moment by its own thread and by snapshots.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn kafka(&self, change: impl FnOnce(&mut KafkaStatistics)) {
+        change(self.kafka.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default());
+    }
+
     /// Records dropped for this reason so far, of all levels.
     pub fn dropped_for(&self, reason: Reason) -> u64 {
         self.dropped[reason as usize].iter().map(|count| count.load(Relaxed)).sum()
@@ -239,6 +251,7 @@ impl Metrics {
             spooled: self.spooled.load(Relaxed),
             client_lines: self.client_lines.load(Relaxed),
             sinks,
+            kafka: self.kafka.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }
@@ -300,6 +313,8 @@ pub struct Snapshot {
     pub client_lines: u64,
     /// The sinks beside the main one: those of `[[sink]]` in their order, then the console.
     pub sinks: Vec<SinkSnapshot>,
+    /// What the Kafka client tells of itself, where there is one.
+    pub kafka: Option<KafkaStatistics>,
 }
 
 impl Snapshot {

@@ -54,9 +54,9 @@ pub(crate) fn connect(endpoint: &Endpoint, config: &Config, metrics: &Arc<Metric
             alone(Arc::new(http::HttpTransport::new(url, config, config.compression(endpoint))?))
         }
         #[cfg(feature = "kafka")]
-        Endpoint::Kafka { brokers, topic } => {
+        Endpoint::Kafka { brokers, topic, tls } => {
             let compression = config.compression(endpoint);
-            alone(Arc::new(kafka::KafkaTransport::new(brokers, topic, config, compression, metrics.clone())?))
+            alone(Arc::new(kafka::KafkaTransport::new(brokers, topic, *tls, config, compression, metrics.clone())?))
         }
         #[allow(unreachable_patterns, reason = "depends on the cargo features")]
         _ => unreachable!("`Endpoint::parse` has refused what is not compiled in"),

@@ -13,7 +13,7 @@ pub const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:4317";
 /// | `grpc://host:4318`, `grpcs://…` | the same, whatever the port is; `grpcs` with TLS |
 /// | `http://host:4318`, `https://host/otlp/v1/logs` | over OTLP/HTTP, for the port 4318 or a path says so; without a path to `/v1/logs` |
 /// | `otlphttp://host:8080`, `otlphttps://…` | the same, whatever the port is (without one 80 or 443); here a path of `/` is one |
-/// | `kafka://b1:9092,b2:9092/topic` | into a Kafka topic |
+/// | `kafka://b1:9092,b2:9092/topic`, `kafkas://…` | into a Kafka topic; `kafkas` with TLS |
 /// | `stdout:`, `stderr:`, `file:/path/to/app.log` | as lines; with `?format=text`, `pretty` or `json`, and `?colour=auto`, `always` or `never` |
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -36,12 +36,14 @@ pub enum Endpoint {
         /// The host is this machine: compression would cost more than the bytes.
         loopback: bool,
     },
-    /// `kafka://b1:9092,b2:9092/topic`
+    /// `kafka://b1:9092,b2:9092/topic` or `kafkas://…`
     Kafka {
         /// `b1:9092,b2:9092`
         brokers: String,
         /// The topic; `otlp_logs` unless the URL names one.
         topic: String,
+        /// `kafkas`
+        tls: bool,
     },
     /// Lines for people, or for programs that read lines.
     Lines {
@@ -127,7 +129,7 @@ impl Endpoint {
             ("http" | "https" | "grpc" | "grpcs" | "otlphttp" | "otlphttps", Some(address)) => {
                 Self::otlp(scheme, address)
             }
-            ("kafka", Some(address)) => Self::kafka(address),
+            ("kafka" | "kafkas", Some(address)) => Self::kafka(scheme, address),
             ("etcd", Some(_)) => {
                 Err("finding sinks through etcd is not supported yet: name the sink itself".to_owned())
             }
@@ -179,9 +181,13 @@ impl Endpoint {
         Ok(Self::Grpc { url: format!("{web}://{authority}{port}"), tls, loopback })
     }
 
-    fn kafka(address: &str) -> Result<Self, String> {
+    fn kafka(scheme: &str, address: &str) -> Result<Self, String> {
         if !cfg!(feature = "kafka") {
             return Err("this build has no Kafka: add the cargo feature `kafka` of logsink".to_owned());
+        }
+        let tls = scheme == "kafkas";
+        if tls && !cfg!(feature = "kafka-ssl") {
+            return Err("this build has no TLS for Kafka: add the cargo feature `kafka-ssl` of logsink".to_owned());
         }
         let (brokers, topic) = address.split_once('/').unwrap_or((address, ""));
         let topic = topic.trim_end_matches('/');
@@ -189,20 +195,20 @@ impl Endpoint {
             return Err("credentials in the URL are not used: put `username` and its kin into `[sasl]`".to_owned());
         }
         if brokers.split(',').any(|broker| broker.trim().is_empty()) {
-            return Err("a broker is missing: write `kafka://b1:9092,b2:9092/topic`".to_owned());
+            return Err(format!("a broker is missing: write `{scheme}://b1:9092,b2:9092/topic`"));
         }
         // A broker without a port is reached at 9092.
         let ports =
             brokers.split(',').filter(|broker| !broker.ends_with(']')).filter_map(|broker| broker.rsplit_once(':'));
         if let Some((host, port)) = ports.into_iter().find(|(_, port)| port.trim().parse::<u16>().is_err()) {
-            return Err(format!("`{port}` is not a port: write `kafka://{host}:9092/topic`"));
+            return Err(format!("`{port}` is not a port: write `{scheme}://{host}:9092/topic`"));
         }
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if topic.len() > 249 || !topic.chars().all(legal) {
             return Err(format!("`{topic}` is not a topic name: letters, digits, `.`, `_` and `-`, at most 249"));
         }
         let topic = if topic.is_empty() { TOPIC_DEFAULT } else { topic };
-        Ok(Self::Kafka { brokers: brokers.to_owned(), topic: topic.to_owned() })
+        Ok(Self::Kafka { brokers: brokers.to_owned(), topic: topic.to_owned(), tls })
     }
 
     /// `file:/path`, `file:///path`, `file:path`: the path as it is, up to the options.

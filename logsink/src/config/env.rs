@@ -128,6 +128,15 @@ impl Config {
             self.rules = Some(RulesFrom::Text(value));
         }
         text("LOGSINK_TLS_SERVER_NAME", &mut self.tls.server_name);
+        text("LOGSINK_SASL_MECHANISM", &mut self.sasl.mechanism);
+        text("LOGSINK_SASL_USERNAME", &mut self.sasl.username);
+        for (name, secret) in
+            [("LOGSINK_SASL_PASSWORD", &mut self.sasl.password), ("LOGSINK_SEND_PROXY", &mut self.send.proxy)]
+        {
+            if let Some(value) = read(name) {
+                *secret = Some(Secret(value));
+            }
+        }
         for (name, path) in [
             ("LOGSINK_CACHE_DIR", &mut self.cache_dir),
             ("LOGSINK_SPOOL_DIR", &mut self.spool.dir),
@@ -135,6 +144,7 @@ impl Config {
             ("LOGSINK_TLS_CERTIFICATE", &mut self.tls.certificate),
             ("LOGSINK_TLS_KEY", &mut self.tls.key),
             ("LOGSINK_SEND_TOKEN_FILE", &mut self.send.token_file),
+            ("LOGSINK_SASL_PASSWORD_FILE", &mut self.sasl.password_file),
         ] {
             if let Some(value) = read(name) {
                 *path = Some(value.into());
@@ -150,9 +160,6 @@ impl Config {
         if let Some(value) = read("LOGSINK_KAFKA") {
             let properties = pairs("LOGSINK_KAFKA", &value)?;
             self.kafka.extend(properties.into_iter().map(|(key, value)| (key, Secret(value))));
-        }
-        if let Some(value) = read("LOGSINK_SEND_PROXY") {
-            self.send.proxy = Some(Secret(value));
         }
         if let Some(value) = read("LOGSINK_SEND_COMPRESSION") {
             self.send.compression = Some(compression("LOGSINK_SEND_COMPRESSION", &value)?);

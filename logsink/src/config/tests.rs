@@ -194,10 +194,21 @@ fn proxies_are_read_from_the_environment() {
 #[cfg(feature = "kafka")]
 #[test]
 fn a_kafka_endpoint_has_brokers_and_a_topic() {
-    let kafka = |brokers: &str, topic: &str| Endpoint::Kafka { brokers: brokers.to_owned(), topic: topic.to_owned() };
+    let kafka = |brokers: &str, topic: &str| Endpoint::Kafka {
+        brokers: brokers.to_owned(),
+        topic: topic.to_owned(),
+        tls: false,
+    };
     assert_eq!(Endpoint::parse("kafka://a:9092,b:9092/logs").unwrap(), kafka("a:9092,b:9092", "logs"));
     assert_eq!(Endpoint::parse("kafka://a:9092").unwrap(), kafka("a:9092", "otlp_logs"));
     assert!(Endpoint::parse("kafka://a:9092/x/y").is_err());
+    match Endpoint::parse("kafkas://a:9093/logs") {
+        Ok(endpoint) => assert!(matches!(endpoint, Endpoint::Kafka { tls: true, .. })),
+        Err(error) => assert!(error.contains("`kafka-ssl`") && !cfg!(feature = "kafka-ssl"), "{error}"),
+    }
+    let sasl = |text: &str| Config::from_toml(text, "f").unwrap().validate().map_err(|error| error.field);
+    assert_eq!(sasl("[sasl]\nusername = \"jo\""), Err("sasl.mechanism".to_owned()));
+    assert_eq!(sasl("[sasl]\nmechanism = \"PLAIN\"\npassword = \"a\"\npassword_file = \"b\""), Err("sasl".to_owned()));
     let config = Config { endpoint: Some("kafka://a:9092".to_owned()), ..Config::default() };
     assert_eq!(config.rule_source().unwrap(), Rules::None);
 }

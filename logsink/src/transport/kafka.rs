@@ -7,13 +7,17 @@
 //! librdkafka's threads never log through the application: what they have to say is counted, and errors that matter come
 //! back as the result of a send.
 
+mod limit;
+mod settings;
+mod trouble;
+
 use std::{
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
@@ -29,17 +33,21 @@ use super::{Accepted, Batch, SendError, Sending, Transport, header};
 use crate::{
     ConfigError,
     config::{Compression, Config},
-    metrics::Metrics,
+    metrics::{KafkaBroker, Metrics},
     queue,
 };
+use trouble::Word;
 
 /// How long the poll thread sleeps when there is nothing to report; also how late it notices the end.
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
-/// librdkafka's broker thread spins with 0 to 2 ms (0.61 against 0.07 s of CPU per 500,000 records); batches are ours
-/// anyway.
-const LINGER_MS: &str = "5";
-/// Room for the key, the headers and the frame around a payload in `message.max.bytes`.
-const MESSAGE_OVERHEAD_BYTES: usize = 64 << 10;
+/// How long the brokers may take to tell the topic's limit, and how often they are asked again: it is rarely changed.
+const LIMIT_TIMEOUT: Duration = Duration::from_secs(5);
+const LIMIT_AGE_MAX: Duration = Duration::from_secs(300);
+/// When they did not tell, because they were down or the topic was not made yet.
+const LIMIT_RETRY: Duration = Duration::from_secs(10);
+/// The key, the headers, and the frames of a record and of a batch of records around a payload. All but the loss counters
+/// among the headers have a fixed length, and those are a dozen words.
+const FRAME_BYTES_MAX: usize = 1 << 10;
 
 /// A Kafka topic as a sink.
 pub struct KafkaTransport {
@@ -48,62 +56,51 @@ pub struct KafkaTransport {
     metrics: Arc<Metrics>,
     /// Replaced when librdkafka has declared it broken for good.
     producer: Mutex<Option<Arc<Producer>>>,
+    limit: Arc<Mutex<Limit>>,
 }
 
 type Producer = BaseProducer<Context>;
 
+/// The largest batch that the topic takes.
+#[derive(Debug, Default)]
+struct Limit {
+    /// With its frame, as the brokers have told.
+    bytes_max: Option<usize>,
+    /// When to ask next; `None`: with the next batch.
+    ask_at: Option<Instant>,
+}
+
 impl KafkaTransport {
-    /// Prepares a producer. No broker needs to be there yet.
+    /// Prepares a producer; over TLS when `tls` says so. No broker needs to be there yet.
     ///
     /// # Errors
-    /// When librdkafka refuses a property.
+    /// When librdkafka refuses a property, or a file that the settings name cannot be read.
     pub fn new(
         brokers: &str,
         topic: &str,
+        tls: bool,
         config: &Config,
         compression: Compression,
         metrics: Arc<Metrics>,
     ) -> Result<Self, ConfigError> {
-        let message_bytes_max = config.batch.bytes_max + MESSAGE_OVERHEAD_BYTES;
-        let mut client = ClientConfig::new();
-        client
-            .set("bootstrap.servers", brokers)
-            .set("client.id", "logsink")
-            .set("enable.idempotence", "true")
-            .set("acks", "all")
-            .set("linger.ms", LINGER_MS)
-            .set("message.max.bytes", message_bytes_max.to_string())
-            // The worker does the waiting and the reporting: a send ends in time, well or not.
-            .set("message.timeout.ms", config.send.timeout_ms.to_string())
-            .set("request.timeout.ms", config.send.timeout_ms.to_string())
-            .set("socket.nagle.disable", "true")
-            .set("socket.keepalive.enable", "true")
-            .set("reconnect.backoff.max.ms", config.retry.delay_ms_max.to_string())
-            .set(
-                "compression.codec",
-                match compression {
-                    Compression::None => "none",
-                    Compression::Gzip => "gzip",
-                    Compression::Zstd => "zstd",
-                    Compression::Lz4 => "lz4",
-                },
-            )
-            .set_log_level(RDKafkaLogLevel::Warning);
-        for (property, value) in &config.kafka {
-            client.set(property, &value.0);
-        }
-        let transport = Self { client, topic: topic.to_owned(), metrics, producer: Mutex::new(None) };
+        let transport = Self {
+            client: settings::properties(brokers, tls, config, compression)?,
+            topic: topic.to_owned(),
+            metrics,
+            producer: Mutex::new(None),
+            limit: Arc::default(),
+        };
         transport.producer().map_err(|error| ConfigError { field: "kafka".to_owned(), message: error.to_string() })?;
         Ok(transport)
     }
 
     /// The producer, made when there is none.
     fn producer(&self) -> Result<Arc<Producer>, KafkaError> {
-        let mut slot = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = lock(&self.producer);
         if let Some(producer) = &*slot {
             return Ok(producer.clone());
         }
-        let context = Context { metrics: self.metrics.clone(), fatal: AtomicBool::new(false) };
+        let context = Context { metrics: self.metrics.clone(), fatal: AtomicBool::new(false), word: Mutex::new(None) };
         let producer: Arc<Producer> = Arc::new(self.client.create_with_context(context)?);
         let weak = Arc::downgrade(&producer);
         thread::Builder::new()
@@ -117,15 +114,40 @@ impl KafkaTransport {
     /// Drops a producer that librdkafka has declared broken: the next send makes a new one.
     fn replace_when_broken(&self, producer: &Arc<Producer>) {
         if producer.context().fatal.load(Relaxed) {
-            let mut slot = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut slot = lock(&self.producer);
             if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, producer)) {
                 *slot = None;
             }
         }
     }
 
+    /// Asks for the topic's limit when that is due, without waiting for the answer.
+    fn ask_limit(&self, producer: &Arc<Producer>) {
+        let now = Instant::now();
+        {
+            let mut limit = lock(&self.limit);
+            if limit.ask_at.is_some_and(|at| now < at) {
+                return;
+            }
+            limit.ask_at = Some(now + LIMIT_TIMEOUT + LIMIT_RETRY);
+        }
+        let (producer, topic) = (producer.clone(), self.topic.clone());
+        let (limit, metrics) = (self.limit.clone(), self.metrics.clone());
+        tokio::task::spawn_blocking(move || {
+            // SAFETY: the producer, whose handle it is, lives in this closure.
+            let told = unsafe { limit::of_topic(producer.client().native_ptr(), &topic, LIMIT_TIMEOUT) };
+            let mut limit = lock(&limit);
+            if told.is_some() {
+                limit.bytes_max = told;
+                metrics.kafka(|kafka| kafka.topic_bytes_max = told);
+            }
+            limit.ask_at = Some(Instant::now() + if told.is_some() { LIMIT_AGE_MAX } else { LIMIT_RETRY });
+        });
+    }
+
     async fn produce(&self, batch: Batch) -> Result<Accepted, SendError> {
-        let producer = self.producer().map_err(|error| judge(&error))?;
+        let producer = self.producer().map_err(|error| trouble::judge(&error, &self.topic, None).1)?;
+        self.ask_limit(&producer);
         let headers = batch.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
             headers.insert(Header { key, value: Some(value.as_str()) })
         });
@@ -139,11 +161,31 @@ impl KafkaTransport {
             Ok(()) => delivered.await.unwrap_or(Err(KafkaError::Canceled)),
             Err((error, _)) => Err(error),
         };
-        result.map(|()| Accepted::default()).map_err(|error| {
-            self.replace_when_broken(&producer);
-            judge(&error)
-        })
+        let context = producer.context();
+        match result {
+            Ok(()) => {
+                *lock(&context.word) = None;
+                self.metrics.kafka(|kafka| kafka.trouble = None);
+                Ok(Accepted::default())
+            }
+            Err(error) => {
+                self.replace_when_broken(&producer);
+                let (trouble, error) = trouble::judge(&error, &self.topic, lock(&context.word).as_ref());
+                if matches!(error, SendError::TooLarge { .. }) {
+                    // What is known of the limit is out of date.
+                    lock(&self.limit).ask_at = None;
+                } else {
+                    self.metrics.kafka(|kafka| kafka.trouble = Some(trouble));
+                }
+                Err(error)
+            }
+        }
     }
+}
+
+/// Whole after every statement, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for KafkaTransport {
@@ -158,9 +200,17 @@ impl Transport for KafkaTransport {
         Box::pin(self.produce(batch))
     }
 
+    /// What the topic takes and what librdkafka is set to take, before compression: compressed, a batch is smaller still.
+    fn bytes_max(&self) -> Option<usize> {
+        let own = self.client.get("message.max.bytes").and_then(|bytes| bytes.parse().ok());
+        let topic = lock(&self.limit).bytes_max;
+        let bytes_max = own.into_iter().chain(topic).min();
+        bytes_max.map(|bytes: usize| bytes.saturating_sub(FRAME_BYTES_MAX))
+    }
+
     fn close(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         // Destroying waits for librdkafka's threads; the last reference is often the poll thread's, which ends by itself.
-        let producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let producer = lock(&self.producer).take();
         Box::pin(async { drop(producer) })
     }
 }
@@ -173,30 +223,12 @@ fn poll(producer: &Weak<Producer>) {
     }
 }
 
-/// Worth trying again: all that a broker's restart, a leader's move or a network can cause.
-fn judge(error: &KafkaError) -> SendError {
-    use RDKafkaErrorCode as Code;
-    let message = error.to_string();
-    match error.rdkafka_error_code() {
-        // Of the broker or, before anything is sent, of librdkafka's own limit.
-        Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize) => SendError::TooLarge { message },
-        Some(
-            Code::TopicAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-            | Code::InvalidTopic
-            | Code::InvalidRecord
-            | Code::PolicyViolation
-            | Code::InvalidRequiredAcks
-            | Code::UnsupportedForMessageFormat,
-        ) => SendError::Permanent { message },
-        _ => SendError::Retryable { message, after: None },
-    }
-}
-
 /// What librdkafka calls back.
 struct Context {
     metrics: Arc<Metrics>,
     fatal: AtomicBool,
+    /// What the client last said of its connections, since a batch was last taken.
+    word: Mutex<Option<Word>>,
 }
 
 impl ClientContext for Context {
@@ -204,14 +236,48 @@ impl ClientContext for Context {
         self.metrics.client_line();
     }
 
-    fn error(&self, error: KafkaError, _reason: &str) {
+    fn error(&self, error: KafkaError, reason: &str) {
         self.metrics.client_line();
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+        let Some(code) = error.rdkafka_error_code() else { return };
+        if code == RDKafkaErrorCode::Fatal {
             self.fatal.store(true, Relaxed);
+        }
+        let word = Word::new(code, reason);
+        let mut last = lock(&self.word);
+        if word.replaces(last.as_ref(), code) {
+            *last = Some(word);
         }
     }
 
-    fn stats(&self, _statistics: Statistics) {}
+    fn stats(&self, statistics: Statistics) {
+        let count = |number: i64| u64::try_from(number).unwrap_or_default();
+        let mut brokers: Vec<_> = statistics
+            .brokers
+            .into_values()
+            // What librdkafka keeps for itself has no place in the cluster: the addresses that it started with.
+            .filter(|broker| broker.nodeid >= 0)
+            .map(|broker| {
+                let round_trip = broker.rtt.unwrap_or_default();
+                KafkaBroker {
+                    name: broker.name,
+                    state: broker.state,
+                    in_flight: count(broker.outbuf_cnt) + count(broker.waitresp_cnt),
+                    round_trip_us_avg: count(round_trip.avg),
+                    round_trip_us_p99: count(round_trip.p99),
+                    errors: broker.txerrs + broker.rxerrs,
+                    retries: broker.txretries,
+                    timeouts: broker.req_timeouts,
+                }
+            })
+            .collect();
+        brokers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.metrics.kafka(|kafka| {
+            kafka.queue_batches = statistics.msg_cnt;
+            kafka.queue_bytes = statistics.msg_size;
+            kafka.sent_bytes = count(statistics.txmsg_bytes);
+            kafka.brokers = brokers;
+        });
+    }
 }
 
 impl ProducerContext for Context {
@@ -233,38 +299,27 @@ impl ProducerContext for Context {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::KafkaTrouble;
 
     #[test]
     fn a_property_that_librdkafka_refuses_is_the_operator_s_error() {
         let config = Config::from_toml("[kafka]\n\"linger.weeks\" = \"5\"", "f").unwrap();
-        let error = KafkaTransport::new("127.0.0.1:1", "t", &config, Compression::Zstd, Arc::default()).unwrap_err();
+        let error =
+            KafkaTransport::new("127.0.0.1:1", "t", false, &config, Compression::Zstd, Arc::default()).unwrap_err();
         assert!(error.field == "kafka" && error.message.contains("linger.weeks"), "{error}");
     }
 
     #[test]
-    fn errors_are_told_apart_by_who_can_act() {
-        let produced = |code| judge(&KafkaError::MessageProduction(code));
-        assert!(matches!(produced(RDKafkaErrorCode::MessageSizeTooLarge), SendError::TooLarge { .. }));
-        assert!(matches!(produced(RDKafkaErrorCode::TopicAuthorizationFailed), SendError::Permanent { .. }));
-        for code in [
-            RDKafkaErrorCode::MessageTimedOut,
-            RDKafkaErrorCode::QueueFull,
-            RDKafkaErrorCode::NotEnoughReplicas,
-            RDKafkaErrorCode::UnknownTopicOrPartition,
-            RDKafkaErrorCode::Fatal,
-        ] {
-            assert!(matches!(produced(code), SendError::Retryable { .. }), "{code:?}");
-        }
-        assert!(matches!(judge(&KafkaError::Canceled), SendError::Retryable { .. }));
-    }
-
-    #[test]
     fn a_send_without_a_broker_ends_in_time() {
-        let config = Config::from_toml("[send]\ntimeout_ms = 300", "f").unwrap();
-        let transport = KafkaTransport::new("127.0.0.1:1", "t", &config, Compression::Zstd, Arc::default()).unwrap();
+        let config = Config::from_toml("[send]\ntimeout_ms = 1000", "f").unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let transport =
+            KafkaTransport::new("127.0.0.1:1", "t", false, &config, Compression::Zstd, metrics.clone()).unwrap();
         let batch = Batch { payload: bytes::Bytes::from_static(b""), records: 0, sequence: 1, headers: Vec::new() };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let result = runtime.block_on(transport.send(batch));
-        assert!(matches!(result, Err(SendError::Retryable { .. })), "{result:?}");
+        let Err(SendError::Retryable { message, .. }) = result else { panic!("{result:?}") };
+        assert!(message.starts_with("no broker can be reached: ") && message.contains("127.0.0.1:1"), "{message}");
+        assert_eq!(metrics.snapshot().kafka.unwrap().trouble, Some(KafkaTrouble::Unreachable));
     }
 }
