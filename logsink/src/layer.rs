@@ -33,7 +33,7 @@ use crate::{
     clock,
     encode::{
         event::{EventEncoder, FINISH_BYTES},
-        view::{RecordView, rewrite},
+        view::{RecordView, Scratch, rewrite},
     },
     filter::{Fate, rules::Interest},
     metrics::{Metrics, Reason},
@@ -185,7 +185,7 @@ impl LogsinkLayer {
         callsite: &Callsite,
         judged: Option<&Judged>,
         now: u64,
-        scratch: &mut Vec<u8>,
+        scratch: &mut Scratch,
     ) -> Result<(), Reason> {
         let active = self.reload.active();
         let view = RecordView::new(draft.written(), active.rules.service(), callsite.severity);
@@ -199,11 +199,8 @@ impl LogsinkLayer {
             Fate::DropByFilter => return Err(Reason::FilteredByBase),
             Fate::DropByRule(_) => return Err(Reason::FilteredByRule),
         }
-        if verdict.level.is_some() || !verdict.redact.is_empty() {
-            rewrite(draft.written(), verdict.level, verdict.redact, scratch);
-            if !draft.replace(scratch) {
-                return Err(draft.refusal());
-            }
+        if verdict.changes() && rewrite(draft.written(), &verdict, scratch) && !draft.replace(&scratch.record) {
+            return Err(draft.refusal());
         }
         Ok(())
     }

@@ -5,14 +5,14 @@
 
 use std::borrow::Cow;
 
-use super::{FRAME_BYTES, padded, push_attribute, push_delimited, tag};
+use super::{FRAME_BYTES, Scalar, Varint, padded, push_attribute, push_bytes, push_delimited, tag, varint_length};
 use crate::{
     Severity,
     filter::{
         EventView, Value,
-        rules::{REDACTED, Redactions},
+        rules::{Buffers, Edits, MESSAGE, REPEATED, Verdict},
     },
-    queue::FRAME_TAG,
+    queue::{CHUNK_BYTES, FRAME_TAG},
 };
 
 /// A framed record of our own making.
@@ -88,28 +88,85 @@ fn json_double(number: f64) -> String {
     format!("{number:?}")
 }
 
-/// Writes `record` to `out` with another level and without what must not leave in clear.
-pub(crate) fn rewrite(record: &[u8], level: Option<Severity>, redact: Redactions<'_>, out: &mut Vec<u8>) {
-    let mut redacted = Vec::new();
-    push_delimited(&mut redacted, tag::STRING, REDACTED.as_bytes());
+/// Room for what the rules change, kept between events.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// The record, rewritten.
+    pub(crate) record: Vec<u8>,
+    buffers: Buffers,
+}
+
+/// Writes `record` anew with what the verdict changes in it: its level, what must not leave as it is, and how often it was
+/// repeated. `false` when nothing changes.
+pub(crate) fn rewrite(record: &[u8], verdict: &Verdict<'_>, scratch: &mut Scratch) -> bool {
+    let Scratch { record: out, buffers } = scratch;
+    let edits = verdict.edits;
+    let mut changed = verdict.level.is_some() || verdict.repeated > 0;
     out.clear();
     out.extend_from_slice(&[FRAME_TAG, 0, 0, 0]);
     for field in (Fields { rest: &record[FRAME_BYTES..] }) {
-        match (field.tag, level) {
-            (tag::SEVERITY_NUMBER, Some(level)) => out.extend_from_slice(&[tag::SEVERITY_NUMBER, level.0]),
+        let edited = match (field.tag, verdict.level) {
+            (tag::SEVERITY_NUMBER, Some(level)) => {
+                out.extend_from_slice(&[tag::SEVERITY_NUMBER, level.0]);
+                true
+            }
             (tag::SEVERITY_TEXT, Some(level)) => {
                 push_delimited(out, tag::SEVERITY_TEXT, level.name().to_ascii_uppercase().as_bytes());
+                true
             }
-            (tag::BODY, _) if redact.covers("message") => push_delimited(out, tag::BODY, &redacted),
-            (tag::ATTRIBUTE, _) => match std::str::from_utf8(key_value(field.payload).0) {
-                Ok(key) if redact.covers(key) => push_attribute(out, key, &redacted),
-                _ => out.extend_from_slice(field.whole),
-            },
-            _ => out.extend_from_slice(field.whole),
+            (tag::BODY, _) => edit(MESSAGE, field.payload, edits, buffers, |tag, bytes| {
+                let any = 1 + varint_length(bytes.len()) + bytes.len();
+                out.push(tag::BODY);
+                out.extend_from_slice(Varint::new(any as u64).as_bytes());
+                push_delimited(out, tag, bytes);
+            }),
+            (tag::ATTRIBUTE, _) => {
+                let (key, any) = key_value(field.payload);
+                let key = std::str::from_utf8(key).unwrap_or_default();
+                edit(key, any, edits, buffers, |tag, bytes| push_bytes(out, key, tag, bytes))
+            }
+            _ => false,
+        };
+        changed |= edited;
+        if !edited {
+            out.extend_from_slice(field.whole);
         }
     }
+    if verdict.repeated > 0 {
+        push_attribute(out, REPEATED, Scalar::int(verdict.repeated as i64).as_bytes());
+    }
     let length = out.len() - FRAME_BYTES;
-    out[1..FRAME_BYTES].copy_from_slice(&padded(length));
+    // A record of a length that the frame cannot tell does not fit a chunk either.
+    out[1..FRAME_BYTES].copy_from_slice(&padded(length.min(CHUNK_BYTES)));
+    changed
+}
+
+/// Hands the new text or bytes of a value to `write`; `false` when they stay.
+fn edit(path: &str, any: &[u8], edits: Edits<'_>, buffers: &mut Buffers, write: impl FnOnce(u8, &[u8])) -> bool {
+    if edits.is_empty() {
+        return false;
+    }
+    if let Some(with) = edits.replacement(path) {
+        write(tag::STRING, with.as_bytes());
+        return true;
+    }
+    let Some(value) = (Fields { rest: any }).next() else { return false };
+    match value.tag {
+        tag::STRING => {
+            let Ok(text) = std::str::from_utf8(value.payload) else { return false };
+            let Some(text) = edits.text(path, text, buffers) else { return false };
+            write(tag::STRING, text.as_bytes());
+            true
+        }
+        tag::BYTES => {
+            let stay = edits.bytes(path, value.payload.len());
+            if stay < value.payload.len() {
+                write(tag::BYTES, &value.payload[..stay]);
+            }
+            stay < value.payload.len()
+        }
+        _ => false,
+    }
 }
 
 /// One field of a protobuf message.
