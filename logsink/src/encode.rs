@@ -4,9 +4,11 @@
 //! the context (thread and spans) once per span, so only the values are encoded per event. Lengths that are not known when
 //! their place comes are varints padded to three bytes, which every protobuf decoder reads; that is enough for a chunk.
 //!
-//! This file holds the words of the wire format; [`event`] writes records, [`view`] reads them back for the rules.
+//! This file holds the words of the wire format; [`event`] writes records, [`view`] reads them back for the rules, and
+//! [`repeated`] says what these have dropped as repeats.
 
 pub(crate) mod event;
+pub(crate) mod repeated;
 pub(crate) mod view;
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use crate::{
     batch::Envelope,
     clock,
     config::{Overflow, Rules, RulesFrom, Sink},
+    encode::repeated::push_repeated,
     filter::rules::{Document, RuleSet},
     layer::Capture,
     metrics::Metrics,
@@ -240,6 +241,7 @@ impl Builder {
         let settings = worker::Settings {
             lanes,
             has_local: false,
+            own: repeats(reload.clone()),
             revision: revision(reload.clone()),
             tick: tick(reload.clone(), sole),
         };
@@ -299,6 +301,24 @@ fn filter_error(error: crate::filter::rules::RuleError) -> ConfigError {
     // Line and column are of the document around the filter: nothing that the user has written.
     let hint = error.hint.map(|hint| format!(": {hint}")).unwrap_or_default();
     ConfigError { field: "filter".to_owned(), message: format!("{}{hint}", error.message) }
+}
+
+/// The worker comes by far more often than windows end, and asking looks at every key of every rule.
+const REPEATS_EVERY_NS: u64 = 100_000_000;
+
+/// What `dedup` rules have dropped and no event tells of, as records.
+fn repeats(reload: Arc<Reload>) -> worker::Own {
+    let mut asked_ns = 0;
+    Box::new(move |last, records| {
+        let now_ns = reload::unix_now_ns();
+        // Also when the clock was set back.
+        if last || now_ns.abs_diff(asked_ns) >= REPEATS_EVERY_NS {
+            asked_ns = now_ns;
+            let active = reload.active();
+            let due = active.rules.due(if last { u64::MAX } else { now_ns });
+            due.for_each(|repeated| push_repeated(records, now_ns, &repeated));
+        }
+    })
 }
 
 /// The revision in force, when it is from a source.
