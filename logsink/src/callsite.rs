@@ -123,6 +123,8 @@ impl Block {
 /// A callsite, prepared.
 pub(crate) struct Callsite {
     pub(crate) severity: Severity,
+    /// The target, when `head` tells it: events of the `log` crate have one each, and a field may take its name.
+    pub(crate) target: Option<&'static str>,
     /// The record's start: frame, times (zero), severity and constant attributes.
     pub(crate) head: Box<[u8]>,
     /// By field index.
@@ -222,10 +224,12 @@ impl Callsite {
         let severity = Severity::from(meta.level());
         head.extend_from_slice(&[tag::SEVERITY_NUMBER, severity.0]);
         push_delimited(&mut head, tag::SEVERITY_TEXT, meta.level().as_str().as_bytes());
+        let mut target = None;
         if !is_log {
             let free = |name| !has(&fields, name);
             if free(name::TARGET) {
                 push_text(&mut head, name::TARGET, meta.target());
+                target = Some(meta.target());
             }
             if capture.location {
                 if let Some(file) = meta.file().filter(|_| free(name::FILE)) {
@@ -240,7 +244,14 @@ impl Callsite {
                 }
             }
         }
-        Self { severity, head: head.into(), fields: fields.into(), name_bits, judged: ArcSwapOption::const_empty() }
+        Self {
+            severity,
+            target,
+            head: head.into(),
+            fields: fields.into(),
+            name_bits,
+            judged: ArcSwapOption::const_empty(),
+        }
     }
 
     /// What the layer's rules have in store, worked out at most once per generation.

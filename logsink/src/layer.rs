@@ -188,7 +188,7 @@ impl LogsinkLayer {
         scratch: &mut Scratch,
     ) -> Result<(), Reason> {
         let active = self.reload.active();
-        let view = RecordView::new(draft.written(), active.rules.service(), callsite.severity);
+        let view = RecordView::of(draft.written(), active.rules.service(), callsite);
         let verdict = match judged.filter(|judged| judged.is_of(self.id, active.generation)) {
             Some(judged) => active.rules.decide_by(&judged.plan, &view, now),
             // Swapped since the callsite was looked up.

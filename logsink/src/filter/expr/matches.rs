@@ -44,6 +44,10 @@ impl Op {
 /// All operators but `!=`.
 fn compare(field: &Field, op: Op, literal: &Literal, event: &dyn EventView) -> bool {
     let Field::Attribute(key) = field else {
+        if *field == Field::Target {
+            // In most rules: without the call back.
+            return op == Op::Eq && event.target() == literal.text;
+        }
         return op == Op::Eq && field.with_text(event, &mut |text| text == literal.text);
     };
     // Integers are compared as doubles, like literals: every index does so.
