@@ -2,6 +2,7 @@
 //!
 //! Later layers win: defaults, `logsink.toml`, `OTEL_*` variables, `LOGSINK_*` variables, builder calls.
 
+mod capture;
 mod endpoint;
 mod env;
 mod queue;
@@ -11,6 +12,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
+pub use capture::{Capture, SpanFieldsFrom};
 pub use endpoint::{ENDPOINT_DEFAULT, Endpoint};
 pub use queue::{Level, LevelOverflow, Overflow, Queue, Threshold};
 pub use sink::Sink;
@@ -46,6 +48,11 @@ pub struct Config {
     pub rules: Option<RulesFrom>,
     /// Where the last good rules are kept. Default: `$XDG_CACHE_HOME/logsink`, else `~/.cache/logsink`.
     pub cache_dir: Option<PathBuf>,
+    /// Fields whose values are replaced by `[redacted]` before anything else is made of them, whatever the rules say: names, each
+    /// with all below it, in which `*` stands for any text: `["password", "*secret*"]`. `message` is the message. Default: none.
+    pub redact: Vec<String>,
+    /// What is sent beside an event's own fields.
+    pub capture: Capture,
     /// Further resource attributes; they win over what the library finds out by itself.
     pub resource: BTreeMap<String, String>,
     /// gRPC metadata sent with every batch, such as `authorization`.
@@ -211,6 +218,7 @@ impl Config {
     /// The first value that cannot be used.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.rule_source()?;
+        self.capture(None)?;
         self.queue.validate()?;
         self.validate_own()?;
         self.validate_sinks()

@@ -101,7 +101,8 @@ pub struct Builder {
     alone: bool,
     changes: Vec<Change>,
     transport: Option<Arc<dyn Transport>>,
-    capture: Capture,
+    /// In place of the settings.
+    capture: Option<Capture>,
 }
 
 /// A call of the builder, applied after the file and the environment.
@@ -170,10 +171,16 @@ impl Builder {
         self
     }
 
-    /// What is sent beside an event's own fields.
+    /// What is sent beside an event's own fields, in place of what the settings below `capture` say.
     pub fn capture(mut self, capture: Capture) -> Self {
-        self.capture = capture;
+        self.capture = Some(capture);
         self
+    }
+
+    /// Fields whose values are never sent, beside those that the file and the environment name: `["password", "*secret*"]`.
+    pub fn redact(self, fields: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let fields: Vec<String> = fields.into_iter().map(Into::into).collect();
+        self.configure(|config| config.redact.extend(fields))
     }
 
     /// Sends through this transport; `endpoint` then only gives it a name, and no rules are pushed over it.
@@ -230,6 +237,7 @@ impl Builder {
     fn start(self, sole: bool) -> Result<(LogsinkLayer, Guard), InitError> {
         let config = config(self.alone, self.changes)?;
         let service = config.service.clone().unwrap_or_else(resource::service_default);
+        let capture = config.capture(self.capture)?;
         let instance = resource::instance_id();
         let reload = Reload::new(rules_at_start(&config, &service)?);
         let metrics = Arc::new(Metrics::new());
@@ -256,7 +264,7 @@ impl Builder {
             reload: reload.clone(),
         };
         let worker = Worker::start(consumer, settings, move || outside.build())?;
-        let layer = LogsinkLayer::new(producer, reload.clone(), metrics.clone(), self.capture);
+        let layer = LogsinkLayer::new(producer, reload.clone(), metrics.clone(), capture);
         Ok((layer, Guard::new(worker, metrics, reload, instance, flush_timeout)))
     }
 }

@@ -9,6 +9,7 @@
 //! of filters. Added bare, the layer filters by itself, but every event gets as far as it.
 
 mod around;
+mod capture;
 mod filter;
 #[cfg(feature = "opentelemetry")]
 mod otel;
@@ -25,8 +26,11 @@ use std::sync::{
 use tracing_core::{Event, LevelFilter, Metadata, Subscriber, span, subscriber::Interest as CallsiteInterest};
 use tracing_subscriber::{Layer, filter::Filtered, layer::Context as LayerContext, registry::LookupSpan};
 
-pub use self::filter::RulesFilter;
 use self::thread::State;
+pub use self::{
+    capture::{Capture, FieldNames, SpanFields},
+    filter::RulesFilter,
+};
 use crate::{
     Severity,
     callsite::{self, Callsite, Entry, Judged, Known},
@@ -41,23 +45,6 @@ use crate::{
     reload::Reload,
     span::{self as spans, stack::Stack},
 };
-
-/// What is sent beside an event's own fields, level, message and target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Capture {
-    /// `code.file.path`, `code.line.number`, and `code.namespace` where the module is not the target. Default: yes.
-    pub location: bool,
-    /// `thread.name` and `thread.id`. Default: yes.
-    pub thread: bool,
-    /// `span.name`, `span.path` and the fields of the spans around the event. Default: yes.
-    pub spans: bool,
-}
-
-impl Default for Capture {
-    fn default() -> Self {
-        Self { location: true, thread: true, spans: true }
-    }
-}
 
 /// Sends events to the queue.
 pub struct LogsinkLayer {

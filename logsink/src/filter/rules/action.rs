@@ -139,7 +139,8 @@ impl Compiled {
         what: What,
     ) -> Result<Action, RuleError> {
         if self.edits.len() == EDIT_RULES_MAX {
-            return Err(definition.error(format!("more than {EDIT_RULES_MAX} rules of a service redact or cap")));
+            return Err(definition
+                .error(format!("more than {EDIT_RULES_MAX} redact rules (and cap rules) concern the service")));
         }
         self.edits.push(EditRule { names, what });
         Ok(Action::Edit(self.edits.len() as u8 - 1))

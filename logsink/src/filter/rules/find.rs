@@ -104,7 +104,7 @@ fn has_check_digit(text: &str) -> bool {
             _ => digit * 2 - 9,
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl Key {
                 }
             };
         }
-        any.then(|| hash.0)
+        any.then_some(hash.0)
     }
 }
 

@@ -4,6 +4,8 @@
 //! included. Letters of A to Z are the same in either case, so that `Password` is no way round `password`. What a `*` covers
 //! leaves `target` out, by which events are found and judged: it has to be named.
 
+/// Names in one list: more than anyone writes by hand, few enough to compare each field with.
+pub(super) const NAMES_MAX: usize = 256;
 /// The longest name: far above what anyone calls a field, and a bound for the time a comparison takes.
 pub(super) const NAME_BYTES_MAX: usize = 256;
 
@@ -21,9 +23,39 @@ struct Name {
 }
 
 impl Names {
+    /// No names.
+    pub const NONE: Self = Self(Vec::new());
+
     /// The names as written.
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         Self(names.into_iter().map(|text| Name { glob: text.contains('*'), text }).collect())
+    }
+
+    /// Whether these are names of fields that may be changed or left out.
+    ///
+    /// # Errors
+    /// Which is not, and why.
+    pub fn check(&self) -> Result<(), String> {
+        if self.0.len() > NAMES_MAX {
+            return Err(format!("{} fields are named, more than {NAMES_MAX}", self.0.len()));
+        }
+        for Name { text, .. } in &self.0 {
+            match text.as_str() {
+                "" => return Err("the name of a field is empty".to_owned()),
+                // They are what the event is found, routed and compared by.
+                "level" | "service" | "trace_id" | "span_id" => {
+                    return Err(format!("`{text}` cannot be redacted, cut or left out"));
+                }
+                long if long.len() > NAME_BYTES_MAX => {
+                    return Err(format!(
+                        "the name of a field has {} bytes, more than {NAME_BYTES_MAX} bytes",
+                        long.len()
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Whether the field at this dotted path is named, or lies below one that is.

@@ -11,18 +11,12 @@ use crate::{
     filter::{
         expr::nearest,
         rules::{
-            Finder, Key, Names,
-            edits::REDACTED,
-            find::KIND_NAMES,
-            key::KEY_FIELDS_MAX,
-            names::{MESSAGE, NAME_BYTES_MAX},
+            Finder, Key, Names, edits::REDACTED, find::KIND_NAMES, key::KEY_FIELDS_MAX, names::MESSAGE,
             repeats::WINDOW_MS_MAX,
         },
     },
 };
 
-/// Fields of one redact or cap rule.
-const FIELDS_MAX: usize = 256;
 /// Where a secret was, more says less.
 const WITH_BYTES_MAX: usize = 256;
 /// A chunk of the queue: no value is longer.
@@ -280,20 +274,9 @@ impl Source<'_> {
 
     /// Names of fields that can be changed.
     fn names(&self, value: &Value<'_>, key: &str) -> Result<Names, RuleError> {
-        let names = self.texts(value, key)?;
-        if names.len() > FIELDS_MAX {
-            return Err(self.error(value.span().start, format!("`{key}` takes at most {FIELDS_MAX} fields")));
-        }
-        for (item, name) in value.get_ref().as_array().into_iter().flat_map(|items| items.iter()).zip(&names) {
-            if name.len() > NAME_BYTES_MAX {
-                return Err(self.error(item.span().start, format!("a name has at most {NAME_BYTES_MAX} bytes")));
-            }
-            // They are what the event is found, routed and compared by.
-            if matches!(name.as_str(), "level" | "service" | "trace_id" | "span_id") {
-                let hint = format!("it takes `{MESSAGE}` and attributes");
-                return Err(self.wrong(value, format!("`{name}` cannot be redacted or cut"), hint));
-            }
-        }
-        Ok(Names::new(names))
+        let names = Names::new(self.texts(value, key)?);
+        let hint = || format!("`{key}` takes `{MESSAGE}` and attributes");
+        names.check().map_err(|message| self.wrong(value, message, hint()))?;
+        Ok(names)
     }
 }
