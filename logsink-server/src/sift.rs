@@ -1,8 +1,9 @@
 //! The server's rules, applied at the drain to messages whose sender has applied none itself.
 //!
 //! A dropped record is marked, not cut out, so that the ids of the others stay what they are when the message is read again
-//! under other rules. The payload is copied only when a rule redacts or changes a level. The base filter counts only where a
-//! document has one: without it, what other senders send is kept whatever its level.
+//! under other rules. The payload is copied only when a rule changes something in a record. The base filter counts only where
+//! a document has one: without it, what other senders send is kept whatever its level. How many repeats a `dedup` rule has
+//! dropped is told by the next record that passes; the server adds no records of its own.
 
 mod rewrite;
 
@@ -15,7 +16,13 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use logsink::filter::{Fate, rules::RuleSet};
+use logsink::{
+    Severity,
+    filter::{
+        Fate,
+        rules::{Matched, RuleSet},
+    },
+};
 use tokio::sync::watch;
 
 use self::rewrite::Change;
@@ -42,6 +49,22 @@ struct Compiled {
 struct Applied {
     rules: RuleSet,
     dropped: Box<[AtomicU64]>,
+}
+
+/// What the rules want changed in one record.
+struct Wanted {
+    index: u32,
+    level: Option<Severity>,
+    repeated: u64,
+    applied: Arc<Applied>,
+    edits: Matched,
+}
+
+impl Wanted {
+    fn change(&self) -> Change<'_> {
+        let Self { index, level, repeated, applied, edits } = self;
+        Change { index: *index, level: *level, repeated: *repeated, edits: applied.rules.edits(*edits) }
+    }
 }
 
 struct Counted {
@@ -84,11 +107,13 @@ impl Sift {
             let Some((_, Some(applied))) = &last else { return };
             let verdict = applied.rules.decide(&record, now_ns);
             match verdict.fate {
-                Fate::Keep if verdict.level.is_none() && verdict.redact.is_empty() => {}
-                Fate::Keep => changes.push(Change {
+                Fate::Keep if !verdict.changes() => {}
+                Fate::Keep => changes.push(Wanted {
                     index: record.index,
                     level: verdict.level,
-                    redact: verdict.redact.fields().map(str::to_owned).collect(),
+                    repeated: verdict.repeated,
+                    applied: applied.clone(),
+                    edits: verdict.edits.matched(),
                 }),
                 Fate::DropByFilter => {
                     self.metrics.filter_dropped.inc();
@@ -106,6 +131,7 @@ impl Sift {
             return message;
         }
         if !changes.is_empty() {
+            let changes: Vec<_> = changes.iter().map(Wanted::change).collect();
             match rewrite::rewrite(&message.payload, &changes) {
                 Ok(payload) => message.payload = payload.into(),
                 // The payload was checked a moment ago. If it happens all the same, what should be redacted must not go on.

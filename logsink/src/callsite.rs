@@ -42,6 +42,31 @@ pub(crate) enum Place {
     Attribute,
     /// A field that repeats the name of an earlier one.
     Nowhere,
+    /// The record's body, without its value.
+    RedactedBody,
+    /// An attribute without its value.
+    RedactedAttribute,
+}
+
+impl Place {
+    /// Whether values go there as they are.
+    #[inline]
+    pub(crate) fn takes_values(self) -> bool {
+        matches!(self, Self::Body | Self::Attribute)
+    }
+
+    #[inline]
+    pub(crate) fn is_attribute(self) -> bool {
+        matches!(self, Self::Attribute | Self::RedactedAttribute)
+    }
+
+    fn redacted(self) -> Self {
+        match self {
+            Self::Body => Self::RedactedBody,
+            Self::Attribute => Self::RedactedAttribute,
+            other => other,
+        }
+    }
 }
 
 /// Fields that have a bit of their own; [`NO_BLOCK`] is the one that is left.
@@ -123,6 +148,8 @@ impl Block {
 /// A callsite, prepared.
 pub(crate) struct Callsite {
     pub(crate) severity: Severity,
+    /// The target, when `head` tells it: events of the `log` crate have one each, and a field may take its name.
+    pub(crate) target: Option<&'static str>,
     /// The record's start: frame, times (zero), severity and constant attributes.
     pub(crate) head: Box<[u8]>,
     /// By field index.
@@ -198,13 +225,16 @@ impl Callsite {
             if hidden {
                 plan.place = Place::Nowhere;
             }
+            if capture.redact.cover(name) {
+                plan.place = plan.place.redacted();
+            }
             if plan.place == Place::Attribute && !plan.block.is_empty() {
                 plan.block_bit = plan.bit;
             }
             fields.push(plan);
         }
         let has = |fields: &[FieldPlan], name| fields.iter().any(|field| field.name == name);
-        if !has(&fields, EXCEPTION_MESSAGE) {
+        if !has(&fields, EXCEPTION_MESSAGE) && !capture.redact.cover(EXCEPTION_MESSAGE) {
             for field in fields.iter_mut().filter(|field| matches!(field.name, "error" | "err")) {
                 field.exception = Some(Box::new(FieldPlan::attribute(EXCEPTION_MESSAGE)));
             }
@@ -213,7 +243,7 @@ impl Callsite {
             .iter()
             .flat_map(|field| [Some(field), field.exception.as_deref()])
             .flatten()
-            .filter(|field| field.place == Place::Attribute)
+            .filter(|field| field.place.is_attribute())
             .fold(0, |bits, field| bits | name_bit(field.name));
 
         let mut head = vec![FRAME_TAG, 0, 0, 0];
@@ -224,10 +254,13 @@ impl Callsite {
         let severity = Severity::from(meta.level());
         head.extend_from_slice(&[tag::SEVERITY_NUMBER, severity.0]);
         push_delimited(&mut head, tag::SEVERITY_TEXT, meta.level().as_str().as_bytes());
+        let mut target = None;
         if !is_log {
-            let free = |name| !has(&fields, name);
+            // What is redacted is left out: it is the same for all events of the callsite, and tells nothing then.
+            let free = |name| !has(&fields, name) && (name == name::TARGET || !capture.redact.cover(name));
             if free(name::TARGET) {
                 push_text(&mut head, name::TARGET, meta.target());
+                target = Some(meta.target());
             }
             if capture.location {
                 if let Some(file) = meta.file().filter(|_| free(name::FILE)) {
@@ -242,7 +275,14 @@ impl Callsite {
                 }
             }
         }
-        Self { severity, head: head.into(), fields: fields.into(), name_bits, judged: ArcSwapOption::const_empty() }
+        Self {
+            severity,
+            target,
+            head: head.into(),
+            fields: fields.into(),
+            name_bits,
+            judged: ArcSwapOption::const_empty(),
+        }
     }
 
     /// What the layer's rules have in store, worked out at most once per generation.

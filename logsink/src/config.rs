@@ -2,6 +2,7 @@
 //!
 //! Later layers win: defaults, `logsink.toml`, `OTEL_*` variables, `LOGSINK_*` variables, builder calls.
 
+mod capture;
 mod console;
 mod endpoint;
 mod env;
@@ -13,6 +14,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
+pub use capture::{Capture, SpanFieldsFrom};
 pub use console::Console;
 pub use endpoint::{Colour, Destination, ENDPOINT_DEFAULT, Endpoint, Format};
 pub use queue::{Level, LevelOverflow, Overflow, Queue, Threshold};
@@ -55,6 +57,11 @@ pub struct Config {
     pub rules: Option<RulesFrom>,
     /// Where the last good rules are kept. Default: `$XDG_CACHE_HOME/logsink`, else `~/.cache/logsink`.
     pub cache_dir: Option<PathBuf>,
+    /// Fields whose values are replaced by `[redacted]` before anything else is made of them, whatever the rules say: names, each
+    /// with all below it, in which `*` stands for any text: `["password", "*secret*"]`. `message` is the message. Default: none.
+    pub redact: Vec<String>,
+    /// What is sent beside an event's own fields.
+    pub capture: Capture,
     /// Further resource attributes; they win over what the library finds out by itself.
     pub resource: BTreeMap<String, String>,
     /// gRPC metadata or HTTP headers sent with every batch, such as `authorization`.
@@ -280,6 +287,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.rule_source()?;
         self.console_filter()?;
+        self.capture(None)?;
         self.queue.validate()?;
         self.spool.validate()?;
         self.validate_own()?;

@@ -5,9 +5,10 @@
 //! their place comes are varints padded to three bytes, which every protobuf decoder reads; that is enough for a chunk.
 //!
 //! This file holds the words of the wire format; [`event`] writes records, [`view`] reads them back for the rules,
-//! [`shrink`] cuts them for a sink that takes no more.
+//! [`repeated`] says what these have dropped as repeats, and [`shrink`] cuts records for a sink that takes no more.
 
 pub(crate) mod event;
+pub(crate) mod repeated;
 pub(crate) mod shrink;
 pub(crate) mod view;
 
@@ -226,8 +227,13 @@ pub(crate) fn push_attribute(out: &mut Vec<u8>, key: &str, any: &[u8]) {
 
 /// Appends an attribute that holds text.
 pub(crate) fn push_text(out: &mut Vec<u8>, key: &str, text: &str) {
-    open_attribute(out, key, 1 + varint_length(text.len()) + text.len());
-    push_delimited(out, tag::STRING, text.as_bytes());
+    push_bytes(out, key, tag::STRING, text.as_bytes());
+}
+
+/// Appends an attribute that holds text or bytes.
+pub(crate) fn push_bytes(out: &mut Vec<u8>, key: &str, tag: u8, bytes: &[u8]) {
+    open_attribute(out, key, 1 + varint_length(bytes.len()) + bytes.len());
+    push_delimited(out, tag, bytes);
 }
 
 /// The same with text in parts, `bytes` long in all.

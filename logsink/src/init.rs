@@ -26,6 +26,7 @@ use crate::{
     batch::Envelope,
     clock,
     config::{Console, Overflow, Rules, RulesFrom, Sink},
+    encode::repeated::push_repeated,
     filter::rules::{Document, RuleSet},
     layer::Capture,
     metrics::Metrics,
@@ -100,7 +101,8 @@ pub struct Builder {
     alone: bool,
     changes: Vec<Change>,
     transport: Option<Arc<dyn Transport>>,
-    capture: Capture,
+    /// In place of the settings.
+    capture: Option<Capture>,
 }
 
 /// A call of the builder, applied after the file and the environment.
@@ -176,10 +178,16 @@ impl Builder {
         self
     }
 
-    /// What is sent beside an event's own fields.
+    /// What is sent beside an event's own fields, in place of what the settings below `capture` say.
     pub fn capture(mut self, capture: Capture) -> Self {
-        self.capture = capture;
+        self.capture = Some(capture);
         self
+    }
+
+    /// Fields whose values are never sent, beside those that the file and the environment name: `["password", "*secret*"]`.
+    pub fn redact(self, fields: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let fields: Vec<String> = fields.into_iter().map(Into::into).collect();
+        self.configure(|config| config.redact.extend(fields))
     }
 
     /// Sends through this transport; `endpoint` then only gives it a name, and no rules are pushed over it.
@@ -236,6 +244,7 @@ impl Builder {
     fn start(self, sole: bool) -> Result<(LogsinkLayer, Guard), InitError> {
         let config = config(self.alone, self.changes)?;
         let service = config.service.clone().unwrap_or_else(resource::service_default);
+        let capture = config.capture(self.capture)?;
         let instance = resource::instance_id();
 
         let console = if sole { config.console.endpoint(&config) } else { None };
@@ -250,6 +259,7 @@ impl Builder {
         let settings = worker::Settings {
             lanes,
             has_local: console.is_some() && config.console_filter.is_some(),
+            own: repeats(reload.clone()),
             revision: revision(reload.clone()),
             tick: tick(reload.clone(), sole),
         };
@@ -264,7 +274,7 @@ impl Builder {
             reload: reload.clone(),
         };
         let worker = Worker::start(consumer, settings, move || outside.build())?;
-        let layer = LogsinkLayer::new(producer, reload.clone(), metrics.clone(), self.capture);
+        let layer = LogsinkLayer::new(producer, reload.clone(), metrics.clone(), capture);
         Ok((layer, Guard::new(worker, metrics, reload, instance, flush_timeout)))
     }
 }
@@ -311,6 +321,24 @@ fn filter_error(error: crate::filter::rules::RuleError) -> ConfigError {
     // Line and column are of the document around the filter: nothing that the user has written.
     let hint = error.hint.map(|hint| format!(": {hint}")).unwrap_or_default();
     ConfigError { field: "filter".to_owned(), message: format!("{}{hint}", error.message) }
+}
+
+/// The worker comes by far more often than windows end, and asking looks at every key of every rule.
+const REPEATS_EVERY_NS: u64 = 100_000_000;
+
+/// What `dedup` rules have dropped and no event tells of, as records.
+fn repeats(reload: Arc<Reload>) -> worker::Own {
+    let mut asked_ns = 0;
+    Box::new(move |last, records| {
+        let now_ns = reload::unix_now_ns();
+        // Also when the clock was set back.
+        if last || now_ns.abs_diff(asked_ns) >= REPEATS_EVERY_NS {
+            asked_ns = now_ns;
+            let active = reload.active();
+            let due = active.rules.due(if last { u64::MAX } else { now_ns });
+            due.for_each(|repeated| push_repeated(records, now_ns, &repeated));
+        }
+    })
 }
 
 /// The revision in force, when it is from a source.

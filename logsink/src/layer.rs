@@ -9,6 +9,7 @@
 //! of filters. Added bare, the layer filters by itself, but every event gets as far as it.
 
 mod around;
+mod capture;
 mod filter;
 #[cfg(feature = "opentelemetry")]
 mod otel;
@@ -25,15 +26,18 @@ use std::sync::{
 use tracing_core::{Event, LevelFilter, Metadata, Subscriber, span, subscriber::Interest as CallsiteInterest};
 use tracing_subscriber::{Layer, filter::Filtered, layer::Context as LayerContext, registry::LookupSpan};
 
-pub use self::filter::RulesFilter;
 use self::thread::State;
+pub use self::{
+    capture::{Capture, FieldNames, SpanFields},
+    filter::RulesFilter,
+};
 use crate::{
     Severity,
     callsite::{self, Callsite, Entry, Judged, Known},
     clock,
     encode::{
         event::{EventEncoder, FINISH_BYTES},
-        view::{RecordView, rewrite},
+        view::{RecordView, Scratch, rewrite},
     },
     filter::{EventView as _, Fate, rules::Interest},
     metrics::{Metrics, Reason},
@@ -41,23 +45,6 @@ use crate::{
     reload::Reload,
     span::{self as spans, stack::Stack},
 };
-
-/// What is sent beside an event's own fields, level, message and target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Capture {
-    /// `code.file.path`, `code.line.number`, and `code.namespace` where the module is not the target. Default: yes.
-    pub location: bool,
-    /// `thread.name` and `thread.id`. Default: yes.
-    pub thread: bool,
-    /// `span.name`, `span.path` and the fields of the spans around the event. Default: yes.
-    pub spans: bool,
-}
-
-impl Default for Capture {
-    fn default() -> Self {
-        Self { location: true, thread: true, spans: true }
-    }
-}
 
 /// Sends events to the queue.
 pub struct LogsinkLayer {
@@ -185,10 +172,10 @@ impl LogsinkLayer {
         callsite: &Callsite,
         judged: Option<&Judged>,
         now: u64,
-        scratch: &mut Vec<u8>,
+        scratch: &mut Scratch,
     ) -> Result<(), Reason> {
         let active = self.reload.active();
-        let view = RecordView::new(draft.written(), active.rules.service(), callsite.severity);
+        let view = RecordView::of(draft.written(), active.rules.service(), callsite);
         let mut verdict = match judged.filter(|judged| judged.is_of(self.id, active.generation)) {
             Some(judged) => active.rules.decide_by(&judged.plan, &view, now),
             // Swapped since the callsite was looked up.
@@ -205,13 +192,11 @@ impl LogsinkLayer {
             (Some(reason), _) => return Err(reason),
         };
         if local {
-            (verdict.level, verdict.redact) = (None, active.rules.redactions(&view, now));
+            (verdict.level, verdict.repeated) = (None, 0);
+            verdict.edits = active.rules.edits_of(&view, now);
         }
-        if verdict.level.is_some() || !verdict.redact.is_empty() {
-            rewrite(draft.written(), verdict.level, verdict.redact, scratch);
-            if !draft.replace(scratch) {
-                return Err(draft.refusal());
-            }
+        if verdict.changes() && rewrite(draft.written(), &verdict, scratch) && !draft.replace(&scratch.record) {
+            return Err(draft.refusal());
         }
         if local {
             // It goes to the console alone, which the sinks' counters need not know.

@@ -73,6 +73,6 @@ mod init;
 pub use config::Config;
 pub use error::{ConfigError, FlushError, InitError};
 pub use init::{Builder, Guard, builder, init, layer};
-pub use layer::{Capture, LogsinkLayer, RulesFilter};
+pub use layer::{Capture, FieldNames, LogsinkLayer, RulesFilter, SpanFields};
 pub use metrics::Snapshot;
 pub use severity::Severity;

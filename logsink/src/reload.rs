@@ -119,7 +119,7 @@ impl Reload {
         let _swapping = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.active.load_full();
         let mut rules = RuleSet::compile_over(&self.base, documents, old.rules.service())?;
-        rules.adopt_counts(&old.rules);
+        rules.adopt(&old.rules);
         let generation = old.generation + 1;
         self.expiry_ns.store(rules.next_expiry(unix_now_ns()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.active.store(Arc::new(Active { rules, revision: revision.to_owned(), generation }));

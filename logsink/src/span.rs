@@ -20,8 +20,9 @@ pub(crate) use fields::epoch;
 use fields::{SPAN_VALUE_BYTES_MAX, SpanFields, SpanVisitor};
 
 use crate::{
-    callsite::{BITS, Callsite, Place, name, name_bit},
+    callsite::{BITS, Callsite, name, name_bit},
     encode::{Scalar, event::EXCEPTION_MESSAGE, push_attribute, push_text, push_text_of},
+    filter::rules::REDACTED,
     layer::Capture,
     queue::Draft,
 };
@@ -88,17 +89,17 @@ impl Context {
     /// Starts anew with what the thread gives.
     #[cold]
     #[inline(never)]
-    pub(crate) fn build_thread(&mut self, capture: Capture) {
+    pub(crate) fn build_thread(&mut self, capture: &Capture) {
         self.clear();
         if capture.thread {
             let thread = std::thread::current();
             if let Some(thread_name) = thread.name() {
-                self.push(name::THREAD_NAME, |out| {
+                self.push(name::THREAD_NAME, capture, |out| {
                     push_text(out, name::THREAD_NAME, crate::encode::cut(thread_name, THREAD_NAME_BYTES_MAX));
                 });
             }
             if let Some(id) = thread_number(thread.id()) {
-                self.push(name::THREAD_ID, |out| {
+                self.push(name::THREAD_ID, capture, |out| {
                     push_attribute(out, name::THREAD_ID, Scalar::int(id).as_bytes());
                 });
             }
@@ -110,7 +111,7 @@ impl Context {
     /// Starts anew with what this span and those around it give, beside the thread's context.
     pub(crate) fn build_span<S>(
         &mut self,
-        capture: Capture,
+        capture: &Capture,
         thread: &Context,
         leaf: &SpanRef<'_, S>,
         ids: impl FnOnce(&mut Vec<u8>),
@@ -124,18 +125,19 @@ impl Context {
         self.left_out = thread.left_out;
         let epoch = epoch();
         if capture.spans {
-            self.push(name::SPAN_NAME, |out| push_text(out, name::SPAN_NAME, leaf.name()));
+            self.push(name::SPAN_NAME, capture, |out| push_text(out, name::SPAN_NAME, leaf.name()));
             self.names.clear();
             // From the innermost out: a name that is there already stays.
             for span in leaf.scope().take(DEPTH_MAX) {
                 self.names.push(span.name());
                 if let Some(fields) = span.extensions().get::<SpanFields>() {
-                    fields.iter().filter(|(name, _)| *name != name::SPAN_PATH).for_each(|(name, encoded)| {
-                        self.push(name, |out| out.extend_from_slice(encoded));
+                    let wanted = |name: &str| name != name::SPAN_PATH && capture.span_fields.include(name);
+                    fields.iter().filter(|(name, _)| wanted(name)).for_each(|(name, encoded)| {
+                        self.push(name, capture, |out| out.extend_from_slice(encoded));
                     });
                 }
             }
-            self.push_path();
+            self.push_path(capture);
         }
         self.ids_at = self.bytes.len();
         ids(&mut self.bytes);
@@ -143,16 +145,16 @@ impl Context {
     }
 
     /// `outer:inner` of the names that were collected from the inside out.
-    fn push_path(&mut self) {
+    fn push_path(&mut self, capture: &Capture) {
         let names = std::mem::take(&mut self.names);
         let bytes = names.iter().map(|name| name.len() + 1).sum::<usize>().saturating_sub(1);
         if bytes <= SPAN_VALUE_BYTES_MAX {
             let separated =
                 names.iter().rev().enumerate().flat_map(|(at, name)| [if at == 0 { "" } else { ":" }, name]);
-            self.push(name::SPAN_PATH, |out| push_text_of(out, name::SPAN_PATH, bytes, separated));
+            self.push(name::SPAN_PATH, capture, |out| push_text_of(out, name::SPAN_PATH, bytes, separated));
         } else {
             let path = names.iter().rev().copied().collect::<Vec<_>>().join(":");
-            self.push(name::SPAN_PATH, |out| push_text(out, name::SPAN_PATH, &fields::shortened(&path)));
+            self.push(name::SPAN_PATH, capture, |out| push_text(out, name::SPAN_PATH, &fields::shortened(&path)));
         }
         self.names = names;
     }
@@ -165,13 +167,17 @@ impl Context {
         self.left_out = 0;
     }
 
-    fn push(&mut self, key: &'static str, write: impl FnOnce(&mut Vec<u8>)) {
+    fn push(&mut self, key: &'static str, capture: &Capture, write: impl FnOnce(&mut Vec<u8>)) {
         let known = self.attributes.iter().any(|(name, _)| *name == key);
         if known || matches!(key, name::TARGET | name::FILE | name::LINE | name::MODULE) {
             return;
         }
         let start = self.bytes.len();
-        write(&mut self.bytes);
+        if capture.redact.cover(key) {
+            push_text(&mut self.bytes, key, REDACTED);
+        } else {
+            write(&mut self.bytes);
+        }
         if self.bytes.len() > CONTEXT_BYTES_MAX {
             self.bytes.truncate(start);
             self.left_out += 1;
@@ -200,9 +206,7 @@ impl Context {
                 || callsite.fields.iter().enumerate().any(|(index, field)| {
                     // Beyond these fields it is not known whether it has a value; a missing attribute is better than
                     // a double one.
-                    field.place == Place::Attribute
-                        && field.name == *name
-                        && (index >= BITS || recorded & (1 << index) != 0)
+                    field.place.is_attribute() && field.name == *name && (index >= BITS || recorded & (1 << index) != 0)
                 });
             if !brought {
                 draft.put(&self.bytes[range.clone()]);

@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) lanes: Vec<lane::Settings>,
     /// Whether there are records that only some lanes get.
     pub(crate) has_local: bool,
+    /// What the library itself has to say.
+    pub(crate) own: Own,
     /// The revision of the rules in force, when they are from a source.
     pub(crate) revision: Box<dyn Fn() -> Option<String> + Send>,
     /// Called some times a second on `logsink-io`, whatever the sinks do.
@@ -53,6 +55,9 @@ pub(crate) struct Outside {
     /// Runs beside the worker.
     pub(crate) rules: Option<(Box<dyn RuleSource>, Arc<crate::reload::Reload>)>,
 }
+
+/// Appends framed records of the library's own, once a round of the pump; `true`: for the last time.
+pub(crate) type Own = Box<dyn FnMut(bool, &mut Vec<u8>) + Send>;
 
 /// How soon what is done by `tick` happens.
 const TICK_INTERVAL: Duration = Duration::from_millis(250);
@@ -85,7 +90,7 @@ impl Worker {
     ) -> Result<Self, InitError> {
         let (commands, orders) = mpsc::channel();
         let (stop, stopped) = watch::channel(false);
-        let Settings { lanes: lane_settings, has_local, revision, tick } = settings;
+        let Settings { lanes: lane_settings, has_local, own, revision, tick } = settings;
         let lanes: Vec<_> = lane_settings.iter().map(|settings| Arc::new(lane::Shared::new(settings))).collect();
         let feeds =
             lane_settings.iter().zip(&lanes).map(|(settings, shared)| feed(settings, shared, has_local)).collect();
@@ -133,7 +138,7 @@ impl Worker {
         }
 
         let waker = consumer.waker();
-        let pump = Pump { consumer, feeds, commands: orders, revision };
+        let pump = Pump { consumer, feeds, commands: orders, own, own_records: Vec::new(), revision };
         let pump = spawn("logsink", move || pump.run())?;
         Ok(Self { commands, waker, lanes, stop, threads: Mutex::new(vec![pump, io]), process: std::process::id() })
     }

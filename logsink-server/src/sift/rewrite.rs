@@ -1,23 +1,28 @@
 //! Copies a request with some of its records changed. Everything else is copied byte for byte, unknown fields included, and
 //! every record keeps its place.
 
-use logsink::{Severity, filter::rules::REDACTED};
+use logsink::{
+    Severity,
+    filter::rules::{Buffers, Edits, MESSAGE, REPEATED},
+};
 
 use crate::otlp::{WireError, tag, wire::Reader};
 
 /// What becomes of one record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Change {
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Change<'c> {
     /// Its index in the request.
     pub(super) index: u32,
     /// Its new level.
     pub(super) level: Option<Severity>,
-    /// The attributes to redact, each with all below it; `message` for the body.
-    pub(super) redact: Vec<String>,
+    /// How many like it were dropped before it.
+    pub(super) repeated: u64,
+    /// What must not stay as it is.
+    pub(super) edits: Edits<'c>,
 }
 
 /// The request with these changes, which are in ascending order.
-pub(super) fn rewrite(payload: &[u8], changes: &[Change]) -> Result<Vec<u8>, WireError> {
+pub(super) fn rewrite(payload: &[u8], changes: &[Change<'_>]) -> Result<Vec<u8>, WireError> {
     let mut changes = changes.iter().peekable();
     let mut index = 0;
     let mut out = Vec::with_capacity(payload.len() + changes.len() * 32);
@@ -45,16 +50,18 @@ pub(super) fn rewrite(payload: &[u8], changes: &[Change]) -> Result<Vec<u8>, Wir
     Ok(out)
 }
 
-fn record(key: u32, bytes: &[u8], change: &Change, out: &mut Vec<u8>) -> Result<bool, WireError> {
-    let redacts_message = change.redact.iter().any(|field| field == "message");
+fn record(key: u32, bytes: &[u8], change: &Change<'_>, out: &mut Vec<u8>) -> Result<bool, WireError> {
+    let mut editor = Editor { edits: change.edits, buffers: Buffers::default() };
     let mut inner = Vec::with_capacity(bytes.len() + 32);
     copy(bytes, &mut inner, &mut |key, value, out| match key {
         tag::record::SEVERITY_NUMBER | tag::record::SEVERITY_TEXT => Ok(change.level.is_some()),
-        tag::record::BODY if redacts_message => {
-            put_bytes(key, &redacted(), out);
-            Ok(true)
+        tag::record::BODY => put_edited(key, editor.value(MESSAGE, value)?, out),
+        tag::record::ATTRIBUTES => {
+            if change.repeated > 0 && name(value)? == REPEATED {
+                return Ok(true);
+            }
+            put_edited(key, editor.pair("", value)?, out)
         }
-        tag::record::ATTRIBUTES => pair(key, value, "", &change.redact, out),
         _ => Ok(false),
     })?;
     if let Some(level) = change.level {
@@ -62,12 +69,21 @@ fn record(key: u32, bytes: &[u8], change: &Change, out: &mut Vec<u8>) -> Result<
         put_varint(u64::from(level.0), &mut inner);
         put_bytes(tag::record::SEVERITY_TEXT, level.name().to_ascii_uppercase().as_bytes(), &mut inner);
     }
+    if change.repeated > 0 {
+        let mut count = Vec::new();
+        put_varint(u64::from(tag::any_value::INT), &mut count);
+        put_varint(change.repeated, &mut count);
+        let mut pair = Vec::new();
+        put_bytes(tag::key_value::KEY, REPEATED.as_bytes(), &mut pair);
+        put_bytes(tag::key_value::VALUE, &count, &mut pair);
+        put_bytes(tag::record::ATTRIBUTES, &pair, &mut inner);
+    }
     put_bytes(key, &inner, out);
     Ok(true)
 }
 
-/// One `KeyValue` below `path`, redacted itself or within its value.
-fn pair(field: u32, bytes: &[u8], path: &str, redact: &[String], out: &mut Vec<u8>) -> Result<bool, WireError> {
+/// The key of a `KeyValue`.
+fn name(bytes: &[u8]) -> Result<&str, WireError> {
     let mut name = "";
     let mut message = Reader::new(bytes);
     while let Some(key) = message.key()? {
@@ -76,37 +92,90 @@ fn pair(field: u32, bytes: &[u8], path: &str, redact: &[String], out: &mut Vec<u
             _ => message.pass(key)?,
         }
     }
-    let path = format!("{path}{name}");
-    let covers =
-        |field: &String| path.strip_prefix(field.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    if redact.iter().any(covers) {
-        let mut inner = Vec::new();
-        put_bytes(tag::key_value::KEY, name.as_bytes(), &mut inner);
-        put_bytes(tag::key_value::VALUE, &redacted(), &mut inner);
-        put_bytes(field, &inner, out);
-        return Ok(true);
-    }
-    let path = format!("{path}.");
-    if !redact.iter().any(|field| field.starts_with(&path)) {
-        return Ok(false);
-    }
-    nested(field, bytes, out, &mut |key, value, out| match key {
-        tag::key_value::VALUE => nested(key, value, out, &mut |key, list, out| match key {
-            tag::any_value::KVLIST => nested(key, list, out, &mut |key, inner, out| match key {
-                tag::list::VALUES => pair(key, inner, &path, redact, out),
-                _ => Ok(false),
-            }),
-            _ => Ok(false),
-        }),
-        _ => Ok(false),
-    })
+    Ok(name)
 }
 
-/// The `AnyValue` that stands in for a redacted one.
-fn redacted() -> Vec<u8> {
-    let mut value = Vec::new();
-    put_bytes(tag::any_value::STRING, REDACTED.as_bytes(), &mut value);
-    value
+/// Changes values as the rules want it. Each answer is the new bytes of the message, or `None` when nothing in it changes.
+struct Editor<'e> {
+    edits: Edits<'e>,
+    buffers: Buffers,
+}
+
+impl Editor<'_> {
+    /// A `KeyValue` below `path`, which is empty or ends with a dot.
+    fn pair(&mut self, path: &str, bytes: &[u8]) -> Result<Option<Vec<u8>>, WireError> {
+        if self.edits.is_empty() {
+            return Ok(None);
+        }
+        let path = format!("{path}{}", name(bytes)?);
+        changed(bytes, &mut |key, value, out| match key {
+            tag::key_value::VALUE => put_edited(key, self.value(&path, value)?, out),
+            _ => Ok(false),
+        })
+    }
+
+    /// An `AnyValue` at this path.
+    fn value(&mut self, path: &str, bytes: &[u8]) -> Result<Option<Vec<u8>>, WireError> {
+        if self.edits.is_empty() {
+            return Ok(None);
+        }
+        if let Some(with) = self.edits.replacement(path) {
+            let mut value = Vec::new();
+            put_bytes(tag::any_value::STRING, with.as_bytes(), &mut value);
+            return Ok(Some(value));
+        }
+        changed(bytes, &mut |key, content, out| match key {
+            tag::any_value::STRING => {
+                // Checked before; what is no text has none to look for.
+                let text = std::str::from_utf8(content).unwrap_or_default();
+                let edited = self.edits.text(path, text, &mut self.buffers);
+                edited.inspect(|text| put_bytes(key, text.as_bytes(), out));
+                Ok(edited.is_some())
+            }
+            tag::any_value::BYTES => {
+                let stay = self.edits.bytes(path, content.len());
+                let cut = stay < content.len();
+                if cut {
+                    put_bytes(key, &content[..stay], out);
+                }
+                Ok(cut)
+            }
+            tag::any_value::ARRAY if self.edits.reach_below(path) => {
+                let list = changed(content, &mut |key, value, out| match key {
+                    tag::list::VALUES => put_edited(key, self.value(path, value)?, out),
+                    _ => Ok(false),
+                })?;
+                put_edited(key, list, out)
+            }
+            tag::any_value::KVLIST if self.edits.reach_below(path) => {
+                let below = format!("{path}.");
+                let list = changed(content, &mut |key, pair, out| match key {
+                    tag::list::VALUES => put_edited(key, self.pair(&below, pair)?, out),
+                    _ => Ok(false),
+                })?;
+                put_edited(key, list, out)
+            }
+            _ => Ok(false),
+        })
+    }
+}
+
+/// A message with some of its fields written anew; `None` when none was.
+fn changed(bytes: &[u8], field: Field<'_>) -> Result<Option<Vec<u8>>, WireError> {
+    let mut any = false;
+    let mut out = Vec::new();
+    copy(bytes, &mut out, &mut |key, content, out| {
+        let written = field(key, content, out)?;
+        any |= written;
+        Ok(written)
+    })?;
+    Ok(any.then_some(out))
+}
+
+/// Writes a length-delimited field that was edited; `false` for one that was not.
+fn put_edited(key: u32, edited: Option<Vec<u8>>, out: &mut Vec<u8>) -> Result<bool, WireError> {
+    edited.iter().for_each(|bytes| put_bytes(key, bytes, out));
+    Ok(edited.is_some())
 }
 
 /// Writes a field itself (`true`: it may also leave it out), or says that the field is to be copied as it is.

@@ -1,6 +1,6 @@
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
-    common::v1::{AnyValue, InstrumentationScope, KeyValue, KeyValueList, any_value::Value},
+    common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value::Value},
     logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
     resource::v1::Resource,
 };
@@ -139,8 +139,101 @@ fn rewriting_without_a_change_copies_byte_for_byte() {
     // A field that no version of OTLP has yet.
     payload.extend([0xFA, 0x3E, 2, 1, 2]);
     assert_eq!(rewrite::rewrite(&payload, &[]).unwrap(), payload);
-    let nothing = Change { index: 2, level: None, redact: vec!["absent.field".to_owned()] };
-    assert_eq!(rewrite::rewrite(&payload, &[nothing]).unwrap(), payload);
+    for then in
+        ["{ redact = [\"absent.field\"] }", "{ redact = { pattern = 'absent' } }", "{ cap = { bytes_max = 9 } }"]
+    {
+        let rules = logsink::filter::rules::Document::parse(&format!(
+            "filter = \"trace\"\n[[rule]]\nname = \"r\"\nthen = {then}"
+        ))
+        .unwrap();
+        let rules = RuleSet::compile(&[rules], "checkout").unwrap();
+        let mut changed = 0;
+        otlp::for_each_record(&request().encode_to_vec(), &mut |record| {
+            let edits = rules.decide(&record, 0).edits;
+            assert!(!edits.is_empty());
+            let nothing = Change { index: record.index, level: None, repeated: 0, edits };
+            assert_eq!(rewrite::rewrite(&payload, &[nothing]).unwrap(), payload, "{then}");
+            changed += 1;
+        })
+        .unwrap();
+        assert_eq!(changed, 5);
+    }
+}
+
+#[test]
+fn redacts_by_pattern_and_cuts_also_within_maps_and_lists() {
+    let rules = r#"
+        [[rule]]
+        name = "mail"
+        then = { redact = { kinds = ["email"], with = "-" } }
+        [[rule]]
+        name = "keys"
+        then = { redact = { fields = ["user.*key*"], with = "" } }
+        [[rule]]
+        name = "short"
+        then = { cap = { fields = ["user.note", "blob"], bytes_max = 4 } }
+    "#;
+    let map = |pairs| AnyValue { value: Some(Value::KvlistValue(KeyValueList { values: pairs })) };
+    let list = |values| AnyValue { value: Some(Value::ArrayValue(ArrayValue { values })) };
+    let bytes = |bytes: &[u8]| AnyValue { value: Some(Value::BytesValue(bytes.to_vec())) };
+    let int = AnyValue { value: Some(Value::IntValue(7)) };
+    let user = |secret: &str, key: &AnyValue, note: &AnyValue| {
+        map(vec![
+            pair("id", int.clone()),
+            pair(
+                "contacts",
+                list(vec![text(secret), map(vec![pair("mail", text(secret)), pair("api_key", text("k"))])]),
+            ),
+            pair("Key.id", key.clone()),
+            pair("note", note.clone()),
+        ])
+    };
+    let mut request = request();
+    let record = &mut request.resource_logs[0].scope_logs[0].log_records[0];
+    record.body = Some(text("sent to a@b.org"));
+    record.attributes = vec![
+        pair("user", user("a@b.org", &int, &list(vec![text("a@b.org, and c@d.org"), text("abc")]))),
+        pair("target", text("a@b.org")),
+        pair("blob", bytes(b"12345")),
+    ];
+    let mut expected = request.clone();
+    let sifted = sift(&[(None, rules)]).sift(message(&request));
+    let record = &mut expected.resource_logs[0].scope_logs[0].log_records[0];
+    record.body = Some(text("sent to -"));
+    record.attributes[0] =
+        pair("user", user("-", &text(""), &list(vec![text("-, a…[truncated, 4 bytes]"), text("abc")])));
+    // `user.contacts.api_key` is one of the keys: `*` stands for dots too.
+    if let Some(Value::KvlistValue(user)) = &mut record.attributes[0].value.as_mut().unwrap().value
+        && let Some(Value::ArrayValue(contacts)) = &mut user.values[1].value.as_mut().unwrap().value
+        && let Some(Value::KvlistValue(contact)) = &mut contacts.values[1].value
+    {
+        contact.values[1].value = Some(text(""));
+    }
+    record.attributes[2].value = Some(bytes(b"1234"));
+    assert_eq!(ExportLogsServiceRequest::decode(sifted.payload).unwrap(), expected);
+}
+
+#[test]
+fn the_next_record_tells_how_many_repeats_were_dropped() {
+    let rules =
+        "[[rule]]\nname = \"dup\"\nwhen = 'service=cart'\nthen = { dedup = { window_ms = 20, by = \"service\" } }";
+    let sift = sift(&[(None, rules)]);
+    assert_eq!(sift.sift(message(&request())).dropped, [1]);
+    // The next window tells: whenever it begins, all that was dropped until then.
+    let mut dropped = 1;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let told = loop {
+        assert!(std::time::Instant::now() < deadline, "no window has ended");
+        let sifted = sift.sift(message(&request()));
+        let decoded = ExportLogsServiceRequest::decode(sifted.payload).unwrap();
+        let told = decoded.resource_logs[0].scope_logs[0].log_records[0].attributes.last().cloned();
+        match told {
+            Some(told) => break told,
+            None => dropped += sifted.dropped.len() as i64,
+        }
+    };
+    let count = |count| pair("logsink.repeated", AnyValue { value: Some(Value::IntValue(count)) });
+    assert_eq!(told, count(dropped));
 }
 
 #[test]

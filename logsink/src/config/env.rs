@@ -6,7 +6,10 @@
 use std::{collections::BTreeMap, str::FromStr};
 
 use super::{
-    Compression, Config, Level, LevelOverflow, ProxyEnv, RulesFrom, Secret, endpoint::LOGS_PATH, queue::named,
+    Compression, Config, Level, LevelOverflow, ProxyEnv, RulesFrom, Secret,
+    capture::{SpanFieldsFrom, names},
+    endpoint::LOGS_PATH,
+    queue::named,
 };
 use crate::ConfigError;
 
@@ -150,6 +153,16 @@ impl Config {
                 *path = Some(value.into());
             }
         }
+        if let Some(value) = read("LOGSINK_REDACT") {
+            // Beside those of the file: who adds one must not uncover another.
+            self.redact.extend(names(&value));
+        }
+        boolean(read, "LOGSINK_CAPTURE_LOCATION", &mut self.capture.location)?;
+        boolean(read, "LOGSINK_CAPTURE_THREAD", &mut self.capture.thread)?;
+        boolean(read, "LOGSINK_CAPTURE_SPANS", &mut self.capture.spans)?;
+        if let Some(value) = read("LOGSINK_CAPTURE_SPAN_FIELDS") {
+            self.capture.span_fields = SpanFieldsFrom::from_list(&value);
+        }
         if let Some(value) = read("LOGSINK_RESOURCE") {
             self.resource.extend(pairs("LOGSINK_RESOURCE", &value)?);
         }
@@ -223,6 +236,19 @@ fn level_overflows(name: &str, text: &str) -> Result<BTreeMap<Level, LevelOverfl
         field: name.to_owned(),
         message: format!("`{text}` is not `level=policy`: write `error=block`, policies being drop_newest and block"),
     })
+}
+
+fn boolean(read: Read<'_>, name: &str, field: &mut bool) -> Result<(), ConfigError> {
+    let Some(text) = read(name) else { return Ok(()) };
+    *field = match text.as_str() {
+        "true" => true,
+        "false" => false,
+        _ => {
+            let message = format!("`{text}` is neither `true` nor `false`");
+            return Err(ConfigError { field: name.to_owned(), message });
+        }
+    };
+    Ok(())
 }
 
 fn compression(name: &str, text: &str) -> Result<Compression, ConfigError> {

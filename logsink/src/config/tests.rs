@@ -212,3 +212,59 @@ fn a_kafka_endpoint_has_brokers_and_a_topic() {
     let config = Config { endpoint: Some("kafka://a:9092".to_owned()), ..Config::default() };
     assert_eq!(config.rule_source().unwrap(), Rules::None);
 }
+
+#[test]
+fn what_is_captured_and_redacted_comes_from_all_layers() {
+    use crate::{FieldNames, SpanFields};
+    let names = |names: &[&str]| FieldNames::new(names.iter().copied()).unwrap();
+    let with = |toml: &str, variables: &[(&str, &str)]| {
+        let mut config = Config::from_toml(toml, "logsink.toml")?;
+        let value =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        config.apply_env(&value)?;
+        config.validate()?;
+        config.capture(None)
+    };
+    let default = crate::Capture::default();
+    for (toml, variables, expected) in [
+        ("", &[][..], default),
+        (
+            "redact = [\"password\"]",
+            &[("LOGSINK_REDACT", "*secret*, pin")],
+            crate::Capture { redact: names(&["password", "*secret*", "pin"]), ..default },
+        ),
+        (
+            "[capture]\nspan_fields = \"none\"\nthread = false",
+            &[("LOGSINK_CAPTURE_LOCATION", "false")],
+            crate::Capture { span_fields: SpanFields::None, thread: false, location: false, ..default },
+        ),
+        (
+            "[capture]\nspan_fields = [\"user\"]",
+            &[],
+            crate::Capture { span_fields: SpanFields::Only(names(&["user"])), ..default },
+        ),
+        ("[capture]\nspan_fields = [\"user\"]", &[("LOGSINK_CAPTURE_SPAN_FIELDS", "all")], default),
+        (
+            "",
+            &[("LOGSINK_CAPTURE_SPAN_FIELDS", "user, http.*"), ("LOGSINK_CAPTURE_SPANS", "true")],
+            crate::Capture { span_fields: SpanFields::Only(names(&["user", "http.*"])), ..default },
+        ),
+    ] {
+        assert_eq!(with(toml, variables).unwrap(), expected, "{toml} {variables:?}");
+    }
+    for (toml, variables, field, message) in [
+        ("redact = [\"level\"]", &[][..], "redact", "`level` cannot be redacted"),
+        ("", &[("LOGSINK_REDACT", "a, trace_id")], "redact", "`trace_id`"),
+        ("[capture]\nspan_fields = \"al\"", &[], "capture.span_fields", "`al` is none of the choices"),
+        ("[capture]\nspan_fields = 7", &[], "logsink.toml", "expected \"all\", \"none\""),
+        ("[capture]\nspan_fields = [\"service\"]", &[], "capture.span_fields", "`service`"),
+        ("", &[("LOGSINK_CAPTURE_SPANS", "yes")], "LOGSINK_CAPTURE_SPANS", "neither `true` nor `false`"),
+    ] {
+        let error = with(toml, variables).unwrap_err();
+        assert!(error.field == field && error.message.contains(message), "{error}");
+    }
+    // What the program chooses takes the place of the settings, but uncovers nothing.
+    let config = Config { redact: vec!["password".to_owned()], ..Config::default() };
+    let chosen = crate::Capture { thread: false, redact: names(&["pin"]), ..default };
+    assert_eq!(config.capture(Some(chosen)).unwrap(), crate::Capture { redact: names(&["pin", "password"]), ..chosen });
+}

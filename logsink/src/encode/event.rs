@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     callsite::{Block, Callsite, FieldPlan, NO_BLOCK, Place},
+    filter::rules::REDACTED,
     queue::{COPY_SHORT_MAX, Draft, FRAME_TAG, copy_short},
     span::Context,
 };
@@ -106,11 +107,27 @@ impl<'w> EventEncoder<'w> {
     #[inline(always)]
     fn plan(&mut self, field: &Field) -> Option<&'static FieldPlan> {
         let plan = self.fields.get(field.index())?;
-        if plan.place == Place::Nowhere || self.recorded & plan.bit != 0 {
+        if !plan.place.takes_values() {
+            self.redacted(plan);
+            return None;
+        }
+        if self.recorded & plan.bit != 0 {
             return None;
         }
         self.recorded |= plan.bit;
         Some(plan)
+    }
+
+    /// A field whose value must not leave, or that goes nowhere.
+    #[cold]
+    #[inline(never)]
+    fn redacted(&mut self, plan: &'static FieldPlan) {
+        if plan.place != Place::Nowhere && self.recorded & plan.bit == 0 {
+            self.recorded |= plan.bit;
+            if !self.delimited(plan, tag::STRING, REDACTED.as_bytes()) {
+                self.dropped += 1;
+            }
+        }
     }
 
     /// The same for a field that has a block.
@@ -127,7 +144,7 @@ impl<'w> EventEncoder<'w> {
     /// Writes everything before a value that is `any` bytes long, for which there is room.
     #[inline]
     fn open(&mut self, plan: &FieldPlan, any: usize) {
-        if plan.place == Place::Attribute {
+        if plan.place.is_attribute() {
             let length = plan.key.len() + 1 + varint_length(any) + any;
             self.draft.put(&[tag::ATTRIBUTE]);
             self.draft.put(Varint::new(length as u64).as_bytes());

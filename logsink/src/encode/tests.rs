@@ -1,5 +1,7 @@
 //! Words of the wire format against prost, and the view against what was written.
 
+mod rewrite;
+
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ScopeLogs};
 use proptest::prelude::*;
 use prost::Message;

@@ -5,42 +5,99 @@
 
 use std::borrow::Cow;
 
-use super::{FRAME_BYTES, padded, push_attribute, push_delimited, tag};
+use super::{FRAME_BYTES, Scalar, Varint, padded, push_attribute, push_bytes, push_delimited, tag, varint_length};
 use crate::{
     Severity,
+    callsite::Callsite,
     filter::{
         EventView, Value,
-        rules::{REDACTED, Redactions},
+        rules::{Buffers, Edits, MESSAGE, REPEATED, Verdict},
     },
-    queue::FRAME_TAG,
+    queue::{CHUNK_BYTES, FRAME_TAG},
 };
 
 /// A framed record of our own making.
+///
+/// What a rule asks for is looked for each time: passing over an attribute takes a dozen instructions, and taking notes of
+/// all of them more than a rule or two ask for.
 pub(crate) struct RecordView<'r> {
     record: &'r [u8],
     service: &'r str,
     severity: Severity,
+    /// Where the constants of the callsite end. Most rules ask for what stands behind.
+    head: usize,
+    /// The target, when it is among the constants.
+    target: Option<&'r str>,
 }
 
 impl<'r> RecordView<'r> {
     pub(crate) fn new(record: &'r [u8], service: &'r str, severity: Severity) -> Self {
-        Self { record, service, severity }
+        Self { record, service, severity, head: FRAME_BYTES, target: None }
     }
 
-    fn fields(&self) -> Fields<'r> {
-        Fields { rest: &self.record[FRAME_BYTES..] }
+    /// As [`RecordView::new`], of an event of this callsite.
+    pub(crate) fn of(record: &'r [u8], service: &'r str, callsite: &Callsite) -> Self {
+        let Callsite { severity, target, ref head, .. } = *callsite;
+        Self { head: head.len(), target, ..Self::new(record, service, severity) }
     }
 
     fn find(&self, tag: u8) -> Option<&'r [u8]> {
-        self.fields().find(|field| field.tag == tag).map(|field| field.payload)
+        let mut fields = Fields { rest: self.record.get(self.head..)? };
+        fields.find(|field| field.tag == tag).map(|field| field.payload)
     }
 
     fn lookup(&self, key: &str) -> Option<Value<'r>> {
-        self.fields()
-            .filter(|field| field.tag == tag::ATTRIBUTE)
-            .map(|field| key_value(field.payload))
-            .find(|(name, _)| *name == key.as_bytes())
-            .and_then(|(_, any)| value(any))
+        let (head, rest) = self.record.split_at_checked(self.head)?;
+        let any = find_attribute(rest, key).or_else(|| find_attribute(head.get(FRAME_BYTES..)?, key))?;
+        value(any)
+    }
+}
+
+/// The value of the attribute of this name. Keys are compared by their length first, in which most differ.
+fn find_attribute<'r>(fields: &'r [u8], key: &str) -> Option<&'r [u8]> {
+    let key = key.as_bytes();
+    // A length that takes one byte: the library has no longer keys but by an odd wish.
+    let Some(key_length) = u8::try_from(key.len()).ok().filter(|length| *length < 0x80) else {
+        let attributes = Fields { rest: fields }.filter(|field| field.tag == tag::ATTRIBUTE);
+        return attributes.map(|field| key_value(field.payload)).find(|(name, _)| *name == key).map(|(_, any)| any);
+    };
+    let mut rest = fields;
+    loop {
+        let (&tag, after) = rest.split_first()?;
+        if tag & 7 != 2 {
+            let mut others = Fields { rest };
+            others.next()?;
+            rest = others.rest;
+            continue;
+        }
+        let (length, content) = length(after)?;
+        let (content, others) = content.split_at_checked(length)?;
+        if tag == tag::ATTRIBUTE
+            && let [tag::KEY, found_length, found @ ..] = content
+            && *found_length == key_length
+            && let Some([tag::VALUE, any @ ..]) = found.strip_prefix(key)
+        {
+            // The library writes the value last.
+            return self::length(any).map(|(_, any)| any);
+        }
+        rest = others;
+    }
+}
+
+/// A length, and what follows it.
+#[inline]
+fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    match bytes {
+        [length, rest @ ..] if *length < 0x80 => Some((usize::from(*length), rest)),
+        // Padded, as the library writes lengths that it learns later.
+        [low, middle, high, rest @ ..] if low & middle & 0x80 != 0 && *high < 0x80 => {
+            let length = usize::from(low & 0x7f) | usize::from(middle & 0x7f) << 7 | usize::from(*high) << 14;
+            Some((length, rest))
+        }
+        _ => {
+            let (length, width) = varint(bytes)?;
+            Some((usize::try_from(length).ok()?, bytes.get(width..)?))
+        }
     }
 }
 
@@ -54,9 +111,12 @@ impl EventView for RecordView<'_> {
     }
 
     fn target(&self) -> &str {
-        match self.lookup(crate::callsite::name::TARGET) {
-            Some(Value::Text(Cow::Borrowed(target))) => target,
-            _ => "",
+        match self.target {
+            Some(target) => target,
+            None => match self.lookup(crate::callsite::name::TARGET) {
+                Some(Value::Text(Cow::Borrowed(target))) => target,
+                _ => "",
+            },
         }
     }
 
@@ -88,28 +148,85 @@ fn json_double(number: f64) -> String {
     format!("{number:?}")
 }
 
-/// Writes `record` to `out` with another level and without what must not leave in clear.
-pub(crate) fn rewrite(record: &[u8], level: Option<Severity>, redact: Redactions<'_>, out: &mut Vec<u8>) {
-    let mut redacted = Vec::new();
-    push_delimited(&mut redacted, tag::STRING, REDACTED.as_bytes());
+/// Room for what the rules change, kept between events.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// The record, rewritten.
+    pub(crate) record: Vec<u8>,
+    buffers: Buffers,
+}
+
+/// Writes `record` anew with what the verdict changes in it: its level, what must not leave as it is, and how often it was
+/// repeated. `false` when nothing changes.
+pub(crate) fn rewrite(record: &[u8], verdict: &Verdict<'_>, scratch: &mut Scratch) -> bool {
+    let Scratch { record: out, buffers } = scratch;
+    let edits = verdict.edits;
+    let mut changed = verdict.level.is_some() || verdict.repeated > 0;
     out.clear();
     out.extend_from_slice(&[FRAME_TAG, 0, 0, 0]);
     for field in (Fields { rest: &record[FRAME_BYTES..] }) {
-        match (field.tag, level) {
-            (tag::SEVERITY_NUMBER, Some(level)) => out.extend_from_slice(&[tag::SEVERITY_NUMBER, level.0]),
+        let edited = match (field.tag, verdict.level) {
+            (tag::SEVERITY_NUMBER, Some(level)) => {
+                out.extend_from_slice(&[tag::SEVERITY_NUMBER, level.0]);
+                true
+            }
             (tag::SEVERITY_TEXT, Some(level)) => {
                 push_delimited(out, tag::SEVERITY_TEXT, level.name().to_ascii_uppercase().as_bytes());
+                true
             }
-            (tag::BODY, _) if redact.covers("message") => push_delimited(out, tag::BODY, &redacted),
-            (tag::ATTRIBUTE, _) => match std::str::from_utf8(key_value(field.payload).0) {
-                Ok(key) if redact.covers(key) => push_attribute(out, key, &redacted),
-                _ => out.extend_from_slice(field.whole),
-            },
-            _ => out.extend_from_slice(field.whole),
+            (tag::BODY, _) => edit(MESSAGE, field.payload, edits, buffers, |tag, bytes| {
+                let any = 1 + varint_length(bytes.len()) + bytes.len();
+                out.push(tag::BODY);
+                out.extend_from_slice(Varint::new(any as u64).as_bytes());
+                push_delimited(out, tag, bytes);
+            }),
+            (tag::ATTRIBUTE, _) => {
+                let (key, any) = key_value(field.payload);
+                let key = std::str::from_utf8(key).unwrap_or_default();
+                edit(key, any, edits, buffers, |tag, bytes| push_bytes(out, key, tag, bytes))
+            }
+            _ => false,
+        };
+        changed |= edited;
+        if !edited {
+            out.extend_from_slice(field.whole);
         }
     }
+    if verdict.repeated > 0 {
+        push_attribute(out, REPEATED, Scalar::int(verdict.repeated as i64).as_bytes());
+    }
     let length = out.len() - FRAME_BYTES;
-    out[1..FRAME_BYTES].copy_from_slice(&padded(length));
+    // A record of a length that the frame cannot tell does not fit a chunk either.
+    out[1..FRAME_BYTES].copy_from_slice(&padded(length.min(CHUNK_BYTES)));
+    changed
+}
+
+/// Hands the new text or bytes of a value to `write`; `false` when they stay.
+fn edit(path: &str, any: &[u8], edits: Edits<'_>, buffers: &mut Buffers, write: impl FnOnce(u8, &[u8])) -> bool {
+    if edits.is_empty() {
+        return false;
+    }
+    if let Some(with) = edits.replacement(path) {
+        write(tag::STRING, with.as_bytes());
+        return true;
+    }
+    let Some(value) = (Fields { rest: any }).next() else { return false };
+    match value.tag {
+        tag::STRING => {
+            let Ok(text) = std::str::from_utf8(value.payload) else { return false };
+            let Some(text) = edits.text(path, text, buffers) else { return false };
+            write(tag::STRING, text.as_bytes());
+            true
+        }
+        tag::BYTES => {
+            let stay = edits.bytes(path, value.payload.len());
+            if stay < value.payload.len() {
+                write(tag::BYTES, &value.payload[..stay]);
+            }
+            stay < value.payload.len()
+        }
+        _ => false,
+    }
 }
 
 /// One field of a protobuf message.
@@ -148,6 +265,7 @@ impl<'r> Iterator for Fields<'r> {
 }
 
 /// A varint's value, and how many bytes it takes.
+#[inline]
 fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut value = 0;
     for (index, &byte) in bytes.iter().take(10).enumerate() {
@@ -174,13 +292,16 @@ fn key_value(bytes: &[u8]) -> (&[u8], &[u8]) {
 
 /// An `AnyValue` that this library has written.
 fn value(any: &[u8]) -> Option<Value<'_>> {
-    let field = Fields { rest: any }.next()?;
-    Some(match field.tag {
-        tag::STRING => Value::Text(String::from_utf8_lossy(field.payload)),
-        tag::BOOL => Value::Bool(varint(field.payload)?.0 != 0),
-        tag::INT => Value::Int(varint(field.payload)?.0 as i64),
-        tag::DOUBLE => Value::Double(f64::from_le_bytes(field.payload.try_into().ok()?)),
-        tag::BYTES => Value::Text(base64(field.payload).into()),
+    let Field { tag, payload, .. } = Fields { rest: any }.next()?;
+    Some(match tag {
+        tag::STRING => Value::Text(match std::str::from_utf8(payload) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(payload),
+        }),
+        tag::BOOL => Value::Bool(varint(payload)?.0 != 0),
+        tag::INT => Value::Int(varint(payload)?.0 as i64),
+        tag::DOUBLE => Value::Double(f64::from_le_bytes(payload.try_into().ok()?)),
+        tag::BYTES => Value::Text(base64(payload).into()),
         _ => return None,
     })
 }

@@ -1,73 +1,53 @@
 //! Rules: documents (TOML) compiled for one service, and the decision about one event.
 //!
-//! The rules are asked in order, those of the global document first. The first `keep`, `drop`, `sample` or `rate_limit`
-//! whose condition holds decides; where none does, the base filter decides. Only `keep` lets an event pass that the base
-//! filter does not want: sampling and rate limits thin out, they never add. Every matching `redact` and `set_level` applies,
-//! whether it stands before or after the rule that decided, so that the order of rules cannot leak a secret. Conditions
-//! see the event as it was emitted: `set_level` does not change what later rules match.
+//! The rules are asked in order, those of the global document first. The first `keep`, `drop`, `sample`, `rate_limit` or
+//! `dedup` whose condition holds decides; where none does, the base filter decides. Only `keep` lets an event pass that the
+//! base filter does not want: the others thin out, they never add. Every matching `redact`, `cap`, `set_level` and
+//! `release` applies, whether it stands before or after the rule that decided, so that the order of rules cannot leak a
+//! secret. Conditions see the event as it was emitted: `set_level` does not change what later rules match, and a redacted
+//! value still matches. What a document may say is told in [`document`].
 
+mod action;
 mod base;
-mod document;
+mod decide;
+pub mod document;
+mod edits;
+mod find;
+mod key;
 mod limit;
+mod names;
+mod repeats;
 mod verdict;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing_core::{LevelFilter, Metadata};
 
-use self::limit::Limiter;
 pub use self::{
+    action::Rule,
     base::BaseFilter,
+    decide::{Interest, Plan},
     document::{DOCUMENT_BYTES_MAX, Document, RuleDefinition, RuleError, Then},
-    verdict::{REDACTED, Redactions, Verdict},
+    edits::{Buffers, Edits, Matched, REDACTED},
+    find::Finder,
+    key::Key,
+    names::{MESSAGE, Names},
+    repeats::Repeated,
+    verdict::{REPEATED, Verdict},
 };
-use super::{
-    EventView, Fate,
-    expr::{Expr, Facts},
+use self::{
+    action::{Action, Compiled},
+    edits::EditRule,
+    repeats::Repeats,
 };
 use crate::Severity;
 
 /// Rules in one compiled set: a thousand are swapped in without a caller noticing, and people stop reading far earlier.
 pub const RULES_MAX: usize = 2_000;
-/// `redact` rules in one compiled set: which of them match is kept in one word per event.
-pub const REDACT_RULES_MAX: usize = 64;
-
-/// What a callsite can expect of the rules, decided from its level, target and the service alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interest {
-    /// No event of it can pass: it may be disabled.
-    Never,
-    /// Every event of it passes unchanged: the rules need not be asked.
-    Always,
-    /// It depends on the event: ask [`RuleSet::decide`].
-    Sometimes,
-}
-
-/// One compiled rule.
-#[derive(Debug)]
-pub struct Rule {
-    name: String,
-    when: Expr,
-    action: Action,
-    until_ns: Option<u64>,
-    /// Shared with the rule of the same name in the set that replaces this one, so that a reload loses no count.
-    matched: Arc<AtomicU64>,
-}
-
-#[derive(Debug)]
-enum Action {
-    Keep,
-    Drop,
-    /// Passes when a hash is below this.
-    Sample(u64),
-    RateLimit(Limiter),
-    /// The bit in [`Redactions::matched`], and the fields.
-    Redact(u8, Vec<String>),
-    SetLevel(Severity),
-}
+/// `redact` and `cap` rules in one compiled set: which of them match is kept in one word per event.
+pub const EDIT_RULES_MAX: usize = 64;
+/// Rules with a table of keys in one compiled set: together they take 6 MiB at most, and the texts of what they have seen.
+pub const KEYED_RULES_MAX: usize = 64;
 
 /// Rules compiled for one service.
 #[derive(Debug)]
@@ -75,9 +55,13 @@ pub struct RuleSet {
     service: String,
     base: BaseFilter,
     rules: Vec<Rule>,
+    /// What the `redact` and `cap` rules do.
+    edits: Vec<EditRule>,
     /// Whether a rule can let pass what the base filter does not want.
     keeps: bool,
     max_level: LevelFilter,
+    /// What rules of former sets have counted and not said. Never locked for an event.
+    retired: Mutex<Vec<Arc<Repeats>>>,
 }
 
 /// Whether this is a callsite that stands for all records of the `log` crate.
@@ -100,176 +84,22 @@ impl RuleSet {
     /// When the documents together are over a limit.
     pub fn compile_over(base: &BaseFilter, documents: &[Document], service: &str) -> Result<Self, RuleError> {
         let base = documents.iter().rev().find_map(|document| document.filter.as_ref()).unwrap_or(base).clone();
-        let mut rules = Vec::new();
-        let mut redact_rules = 0;
+        let mut compiled = Compiled::default();
         for definition in documents.iter().flat_map(|document| &document.rules) {
             if !definition.services.is_empty() && !definition.services.iter().any(|name| name == service) {
                 continue;
             }
-            if rules.len() == RULES_MAX {
+            if compiled.rules.len() == RULES_MAX {
                 return Err(definition.error(format!("more than {RULES_MAX} rules concern service `{service}`")));
             }
-            let action = match &definition.then {
-                Then::Keep => Action::Keep,
-                Then::Drop => Action::Drop,
-                Then::Sample { rate } => Action::Sample(threshold(*rate)),
-                Then::RateLimit { per_second, burst } => Action::RateLimit(Limiter::new(*per_second, *burst)),
-                Then::SetLevel(level) => Action::SetLevel(*level),
-                Then::Redact { fields } => {
-                    if redact_rules == REDACT_RULES_MAX {
-                        return Err(definition
-                            .error(format!("more than {REDACT_RULES_MAX} redact rules concern service `{service}`")));
-                    }
-                    redact_rules += 1;
-                    Action::Redact(redact_rules as u8 - 1, fields.clone())
-                }
-            };
-            rules.push(Rule {
-                name: definition.name.clone(),
-                when: definition.when.clone(),
-                action,
-                until_ns: definition.until_ns,
-                matched: Arc::default(),
-            });
+            compiled.push(definition)?;
         }
+        let Compiled { rules, edits, .. } = compiled;
         let keeps = rules.iter().any(|rule| matches!(rule.action, Action::Keep));
-        let mut set = Self { service: service.to_owned(), base, rules, keeps, max_level: LevelFilter::OFF };
+        let (service, retired) = (service.to_owned(), Mutex::default());
+        let mut set = Self { service, base, rules, edits, keeps, max_level: LevelFilter::OFF, retired };
         set.max_level = set.find_max_level();
         Ok(set)
-    }
-
-    /// What to expect for a callsite of an event. Asks the clock whether a rule has expired.
-    ///
-    /// An attribute decides nothing here, whether the callsite has such a field or not: an enclosing span or the resource
-    /// may bring it.
-    pub fn interest(&self, meta: &Metadata<'_>) -> Interest {
-        self.plan(meta).interest
-    }
-
-    /// As [`RuleSet::interest`], with the rules that can concern the callsite, so that [`RuleSet::decide_by`] asks no others.
-    pub fn plan(&self, meta: &Metadata<'_>) -> Plan {
-        // Events of the `log` crate share one callsite per level: which target they have shows in the event only.
-        let target = (!stands_for_log(meta)).then(|| meta.target());
-        self.plan_for(&Facts { severity: Some(Severity::from(meta.level())), target, service: Some(&self.service) })
-    }
-
-    fn plan_for(&self, facts: &Facts<'_>) -> Plan {
-        let now_ns = crate::reload::unix_now_ns();
-        let wanted = match (facts.target, facts.severity) {
-            (Some(target), Some(severity)) => Some(self.base.wants(target, severity)),
-            (None, Some(severity)) => self.base.wants_any_target(severity),
-            _ => None,
-        };
-        let mut concerned = Vec::new();
-        let (mut may_keep, mut may_drop, mut may_change) = (false, false, false);
-        let mut undecided = true;
-        for (index, rule) in self.rules.iter().enumerate() {
-            let holds = rule.when.decide(facts);
-            if holds == Some(false) || rule.expired(now_ns) || (!undecided && rule.decides()) {
-                continue;
-            }
-            concerned.push(index as u16);
-            match rule.action {
-                Action::Keep => may_keep = true,
-                Action::Drop => may_drop = true,
-                Action::Sample(_) | Action::RateLimit(_) => {
-                    may_drop = true;
-                    may_keep |= wanted != Some(false);
-                }
-                Action::Redact(..) | Action::SetLevel(_) => may_change = true,
-            }
-            // A rule that expires decides for good only while it lasts, which the event's time tells.
-            if rule.decides() && holds == Some(true) && rule.until_ns.is_none() {
-                undecided = false;
-            }
-        }
-        if undecided {
-            may_keep |= wanted != Some(false);
-            may_drop |= wanted != Some(true);
-        }
-        let interest = match (may_keep, may_drop || may_change) {
-            (false, _) => Interest::Never,
-            (true, false) => Interest::Always,
-            (true, true) => Interest::Sometimes,
-        };
-        Plan { interest, rules: concerned.into_boxed_slice() }
-    }
-
-    /// Decides about one event. `now_ns` is Unix time: it moves rate limits and ends rules that have an `until`.
-    pub fn decide<'a>(&'a self, event: &dyn EventView, now_ns: u64) -> Verdict<'a> {
-        self.decide_among(0..self.rules.len(), event, now_ns)
-    }
-
-    /// As [`RuleSet::decide`], for an event whose callsite has this plan. The plan must come from this very set.
-    pub fn decide_by<'a>(&'a self, plan: &Plan, event: &dyn EventView, now_ns: u64) -> Verdict<'a> {
-        self.decide_among(plan.rules.iter().map(|&index| usize::from(index)), event, now_ns)
-    }
-
-    fn decide_among<'a>(
-        &'a self,
-        candidates: impl Iterator<Item = usize>,
-        event: &dyn EventView,
-        now_ns: u64,
-    ) -> Verdict<'a> {
-        let mut verdict =
-            Verdict { fate: Fate::DropByFilter, level: None, redact: Redactions { rules: &self.rules, matched: 0 } };
-        let wanted = self.base.wants(event.target(), event.severity());
-        if !wanted && !self.keeps {
-            return verdict;
-        }
-        let mut decided = None;
-        for index in candidates {
-            let Some(rule) = self.rules.get(index) else { continue };
-            // Unwanted events can only be rescued, and rescued ones no longer be judged.
-            if decided.is_some() && rule.decides() || rule.expired(now_ns) || !rule.when.matches(event) {
-                continue;
-            }
-            if !wanted && matches!(rule.action, Action::Drop | Action::Sample(_) | Action::RateLimit(_)) {
-                return verdict;
-            }
-            let before = rule.matched.fetch_add(1, Relaxed);
-            let passes = match &rule.action {
-                Action::Redact(bit, _) => {
-                    verdict.redact.matched |= 1 << bit;
-                    continue;
-                }
-                Action::SetLevel(level) => {
-                    verdict.level = Some(*level);
-                    continue;
-                }
-                Action::Keep => true,
-                Action::Drop => false,
-                Action::Sample(below) => {
-                    let hash = match event.trace_id() {
-                        Some(trace) => mix(&trace),
-                        // Multiples of the golden ratio spread evenly, also over every second, third, … of them.
-                        None => before.wrapping_mul(0x9E37_79B9_7F4A_7C15),
-                    };
-                    *below == u64::MAX || hash < *below
-                }
-                Action::RateLimit(limiter) => limiter.admit(now_ns),
-            };
-            if !passes {
-                verdict.fate = Fate::DropByRule(index as u16);
-                return verdict;
-            }
-            decided = Some(Fate::Keep);
-        }
-        verdict.fate = match decided {
-            Some(fate) => fate,
-            None if wanted => Fate::Keep,
-            None => Fate::DropByFilter,
-        };
-        verdict
-    }
-
-    /// What must not be shown of an event even where no rule lets it pass. Counts nothing.
-    pub(crate) fn redactions<'a>(&'a self, event: &dyn EventView, now_ns: u64) -> Redactions<'a> {
-        let matched = self.rules.iter().fold(0, |matched, rule| match &rule.action {
-            Action::Redact(bit, _) if !rule.expired(now_ns) && rule.when.matches(event) => matched | 1 << bit,
-            _ => matched,
-        });
-        Redactions { rules: &self.rules, matched }
     }
 
     /// The rules in the order in which they are asked; [`Fate::DropByRule`] counts from 0 in it.
@@ -308,79 +138,36 @@ impl RuleSet {
         self.rules.is_empty()
     }
 
-    /// Goes on counting where the rules of the same names in `old` stand.
-    pub(crate) fn adopt_counts(&mut self, old: &Self) {
-        for rule in &mut self.rules {
-            if let Some(before) = old.rules.iter().find(|before| before.name == rule.name) {
-                rule.matched = Arc::clone(&before.matched);
-            }
-        }
+    /// The changes of the rules that have matched an event of this very set.
+    pub fn edits(&self, matched: Matched) -> Edits<'_> {
+        Edits::new(&self.edits, matched)
     }
 
-    fn find_max_level(&self) -> LevelFilter {
-        [
-            (Severity::TRACE, LevelFilter::TRACE),
-            (Severity::DEBUG, LevelFilter::DEBUG),
-            (Severity::INFO, LevelFilter::INFO),
-            (Severity::WARN, LevelFilter::WARN),
-            (Severity::ERROR, LevelFilter::ERROR),
-        ]
-        .into_iter()
-        .find(|(severity, _)| {
-            let facts = Facts { severity: Some(*severity), target: None, service: Some(&self.service) };
-            self.base.least().is_some_and(|least| least <= *severity)
-                || self
-                    .rules
-                    .iter()
-                    .any(|rule| matches!(rule.action, Action::Keep) && rule.when.decide(&facts) != Some(false))
-        })
-        .map_or(LevelFilter::OFF, |(_, filter)| filter)
-    }
-}
-
-/// What a callsite needs of the rules, worked out once. Valid for the set that made it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// Whether the rules have to be asked at all.
-    pub interest: Interest,
-    rules: Box<[u16]>,
-}
-
-impl Rule {
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// What `dedup` rules have dropped and no event tells of any more, once: to be asked for now and then, and with
+    /// `u64::MAX` at the end of the process.
+    pub fn due(&self, now_ns: u64) -> impl Iterator<Item = Repeated> {
+        let mut retired = self.retired();
+        // Whoever still judges by the set of such a rule holds it too.
+        retired.retain(|repeats| Arc::strong_count(repeats) > 1 || !repeats.is_silent());
+        let retired = retired.clone();
+        let own = self.rules.iter().filter_map(|rule| match &rule.action {
+            Action::Dedup(_, _, repeats) => Some(repeats.clone()),
+            _ => None,
+        });
+        own.chain(retired).flat_map(move |repeats| repeats.due(now_ns).collect::<Vec<_>>())
     }
 
-    /// How many events it matched.
-    pub fn matched(&self) -> u64 {
-        self.matched.load(Relaxed)
+    /// Goes on counting, limiting and watching where the rules of the same names in `old` stand.
+    pub(crate) fn adopt(&mut self, old: &Self) {
+        let mut retired = action::adopt(&mut self.rules, &old.rules);
+        retired.append(&mut old.retired().clone());
+        *self.retired() = retired;
     }
 
-    fn expired(&self, now_ns: u64) -> bool {
-        self.until_ns.is_some_and(|until| until <= now_ns)
+    fn retired(&self) -> MutexGuard<'_, Vec<Arc<Repeats>>> {
+        // A list that is whole at any time.
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Whether it says if an event goes on, rather than how.
-    fn decides(&self) -> bool {
-        !matches!(self.action, Action::Redact(..) | Action::SetLevel(_))
-    }
-}
-
-/// The share of the 64-bit range that passes; `u64::MAX` means all of it.
-fn threshold(rate: f64) -> u64 {
-    // A cast of a float saturates: 1.0 becomes u64::MAX.
-    (rate * 2f64.powi(64)) as u64
-}
-
-/// Spreads a trace id evenly (SplitMix64's finish): some tracers count the low bytes up. The same in every process, so that
-/// a trace is kept or dropped as a whole.
-fn mix(trace: &[u8; 16]) -> u64 {
-    let number = u128::from_be_bytes(*trace);
-    let mut hash = (number as u64) ^ ((number >> 64) as u64).rotate_left(32);
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    hash ^ (hash >> 31)
 }
 
 #[cfg(test)]

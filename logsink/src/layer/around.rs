@@ -72,12 +72,12 @@ impl Around {
         let span = leaf.as_ref().and_then(|leaf| context.span(leaf));
         self.is_inside = span.is_some();
         if !self.outside.is_built() {
-            self.outside.build_thread(layer.capture);
+            self.outside.build_thread(&layer.capture);
         }
         if let Some(span) = span
             && !self.inside.still_shows(&span)
         {
-            self.inside.build_span(layer.capture, &self.outside, &span, |ids| layer.push_ids(&span.id(), ids));
+            self.inside.build_span(&layer.capture, &self.outside, &span, |ids| layer.push_ids(&span.id(), ids));
         }
     }
 }

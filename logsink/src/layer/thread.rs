@@ -12,6 +12,7 @@ use std::{
 use super::around::Around;
 use crate::{
     callsite::Cache,
+    encode::view::Scratch,
     metrics::Reason,
     queue::{Producer, Writer, is_own_thread},
     span::stack::Stack,
@@ -28,12 +29,18 @@ pub(super) struct State {
     pub(super) around: Around,
     pub(super) writer: Writer,
     /// Where a rule's changes are written.
-    pub(super) scratch: Vec<u8>,
+    pub(super) scratch: Scratch,
 }
 
 impl State {
     fn new(layer: u64, writer: Writer) -> Box<Self> {
-        Box::new(Self { layer, callsites: Cache::new(), around: Around::default(), writer, scratch: Vec::new() })
+        Box::new(Self {
+            layer,
+            callsites: Cache::new(),
+            around: Around::default(),
+            writer,
+            scratch: Scratch::default(),
+        })
     }
 }
 

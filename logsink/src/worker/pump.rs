@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    Own,
     backlog::{Barrier, Revision},
     health,
     lane::Shared,
@@ -32,6 +33,9 @@ pub(super) struct Pump {
     pub(super) consumer: queue::Consumer,
     pub(super) feeds: Vec<Feed>,
     pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) own: Own,
+    /// What `own` appends to, kept for its capacity.
+    pub(super) own_records: Vec<u8>,
     pub(super) revision: Box<dyn Fn() -> Option<String> + Send>,
 }
 
@@ -66,9 +70,19 @@ impl Pump {
 
     /// Takes what is in the queue; `last`: and closes it, so that nothing comes after.
     fn drain(&mut self, since: Instant, revision: &Revision, last: bool) {
-        let Self { consumer, feeds, .. } = self;
+        let Self { consumer, feeds, own, own_records, .. } = self;
         let each = &mut |run: &[u8]| feeds.iter_mut().for_each(|feed| feed.offer(run, since, revision));
-        if last { consumer.close_and_drain(each) } else { consumer.drain(each) }
+        if last {
+            consumer.close_and_drain(each)
+        } else {
+            consumer.drain(each)
+        }
+        // After the events that they speak of.
+        own_records.clear();
+        own(last, own_records);
+        if !own_records.is_empty() {
+            each(own_records);
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) fn matches(expr: &Expr, event: &dyn EventView) -> bool {
         Expr::Level(op, level) => op.holds(event.severity().floor().cmp(level)),
         Expr::Compare(field, Op::Ne, literal) => !compare(field, Op::Eq, literal, event),
         Expr::Compare(field, op, literal) => compare(field, *op, literal, event),
-        Expr::Match(field, pattern) => with_text(field, event, |text| pattern.0.is_match(text)),
+        Expr::Match(field, pattern) => field.with_text(event, &mut |text| pattern.0.is_match(text)),
         Expr::Keyword(keyword) => keyword.words.is_empty() || keyword.is_in(&event.message()),
         Expr::Exists(field) => match field {
             Field::Service => !event.service().is_empty(),
@@ -44,7 +44,11 @@ impl Op {
 /// All operators but `!=`.
 fn compare(field: &Field, op: Op, literal: &Literal, event: &dyn EventView) -> bool {
     let Field::Attribute(key) = field else {
-        return op == Op::Eq && with_text(field, event, |text| text == literal.text);
+        if *field == Field::Target {
+            // In most rules: without the call back.
+            return op == Op::Eq && event.target() == literal.text;
+        }
+        return op == Op::Eq && field.with_text(event, &mut |text| text == literal.text);
     };
     // Integers are compared as doubles, like literals: every index does so.
     let number = match event.attribute(key) {
@@ -61,21 +65,23 @@ fn compare(field: &Field, op: Op, literal: &Literal, event: &dyn EventView) -> b
     }
 }
 
-/// The answer for the field's text; `false` when the event has no such field.
-fn with_text(field: &Field, event: &dyn EventView, ask: impl FnOnce(&str) -> bool) -> bool {
-    match field {
-        Field::Service => ask(event.service()),
-        Field::Target => ask(event.target()),
-        Field::Message => ask(&event.message()),
-        Field::TraceId => event.trace_id().is_some_and(|id| ask(hex(&id, &mut [0; 32]))),
-        Field::SpanId => event.span_id().is_some_and(|id| ask(hex(&id, &mut [0; 16]))),
-        Field::Attribute(key) => match event.attribute(key) {
-            None => false,
-            Some(Value::Text(text)) => ask(&text),
-            Some(Value::Bool(value)) => ask(bool_text(value)),
-            Some(Value::Int(number)) => ask(itoa::Buffer::new().format(number)),
-            Some(Value::Double(number)) => ask(double_text(number, &mut [0; 32])),
-        },
+impl Field {
+    /// The answer for the field's text; `false` when the event has no such field.
+    pub(crate) fn with_text(&self, event: &dyn EventView, ask: &mut dyn FnMut(&str) -> bool) -> bool {
+        match self {
+            Self::Service => ask(event.service()),
+            Self::Target => ask(event.target()),
+            Self::Message => ask(&event.message()),
+            Self::TraceId => event.trace_id().is_some_and(|id| ask(hex(&id, &mut [0; 32]))),
+            Self::SpanId => event.span_id().is_some_and(|id| ask(hex(&id, &mut [0; 16]))),
+            Self::Attribute(key) => match event.attribute(key) {
+                None => false,
+                Some(Value::Text(text)) => ask(&text),
+                Some(Value::Bool(value)) => ask(bool_text(value)),
+                Some(Value::Int(number)) => ask(itoa::Buffer::new().format(number)),
+                Some(Value::Double(number)) => ask(double_text(number, &mut [0; 32])),
+            },
+        }
     }
 }
 

@@ -4,40 +4,75 @@
 //! filter = "info,hyper=warn"            # the base filter
 //!
 //! [[rule]]
-//! name = "health checks"
+//! name = "health checks"                # unique in the document: its counter is called so
 //! when = 'path~"^/health" level<warn'   # the expression language; left out: every event
-//! then = "drop"                         # or "keep"
+//! then = "drop"                         # one action, see below
 //! services = ["checkout"]               # left out: all
 //! until = 2027-01-01T00:00:00Z          # left out: for ever
-//!
-//! [[rule]]
-//! name = "chatter"
-//! when = 'target=noisy'
-//! then = { sample = 0.1 }
-//! # then = { rate_limit = { per_second = 100, burst = 200 } }
-//! # then = { redact = ["password", "user.email"] }
-//! # then = { set_level = "debug" }
 //! ```
+//!
+//! # Actions
+//!
+//! Of the rules whose condition holds, the first that has one of these actions decides:
+//!
+//! | `then =` | the event |
+//! |---|---|
+//! | `"keep"` | passes, whatever the base filter says |
+//! | `"drop"` | is dropped |
+//! | `{ sample = 0.1 }` | passes if its trace is in the share; without a trace, one in ten passes |
+//! | `{ sample = 0.1, by = "user_id" }` | passes if its user is in the share: the same users in every process; without one, as above |
+//! | `{ rate_limit = { per_second = 100, burst = 200 } }` | passes while it is one of so many, per process; `burst` is at least 1 and as much as `per_second` when it is left out |
+//! | `{ rate_limit = { per_second = 1, by = "callsite" } }` | the same for each callsite by itself; 2,048 keys at a time, and what is beyond shares one limit, as do events without any of the fields |
+//! | `{ dedup = { window_ms = 1000 } }` | passes, and those like it are dropped for a second |
+//! | `{ dedup = { window_ms = 1000, by = ["user_id", "message"] } }` | the same, with another idea of being alike; without any of the fields it passes |
+//!
+//! `by` takes a field or a list of up to 8: attributes, `message`, `target`, `service`, `level`, `trace_id`, `span_id`, and
+//! `callsite`, which is the target with `code.file.path` and `code.line.number`, or with the message where those are not told. Values are
+//! compared as text. Left out in `dedup` it is `["callsite", "message", "level"]`.
+//!
+//! How many repeats were dropped is said as soon as possible: by the attribute `logsink.repeated` on the next event of the key that
+//! passes or, when its window ends without one, by an event of the library's own with that attribute, the message and target that were
+//! repeated, and `logsink.rule`. (The server, which passes on other senders' events and has none of its own, says it by the attribute
+//! only.) 1,024 keys are watched at a time; events of keys beyond pass. What is dropped is counted as any drop by a rule is.
+//!
+//! These decide nothing and apply to every event that passes, before and after the rule that has decided:
+//!
+//! | `then =` | |
+//! |---|---|
+//! | `{ redact = ["password", "user.email", "*token*"] }` | the values of these fields become `[redacted]` |
+//! | `{ redact = { fields = ["note"], with = "…" } }` | they become another text |
+//! | `{ redact = { pattern = 'ssn=\d+' } }` | what the regular expression matches in a text becomes `[redacted]`, in the message too |
+//! | `{ redact = { kinds = ["email", "bearer"], fields = ["message", "http.*"], with = "#" } }` | the same for known kinds and for some fields: `bearer` (and basic) credentials, `credit-card` with a right check digit, `email`, `ipv4`, `jwt` |
+//! | `{ cap = { fields = ["*"], bytes_max = 256 } }` | a longer text is cut at a character's end, and how much is missing is told behind it; bytes are cut |
+//! | `{ set_level = "debug" }` | it gets this level |
+//! | `"release"` | the flight recorder sends what it has kept of the event's span tree |
+//!
+//! A field is named with all that lies below it (`user` is `user.email` too), in either case of the letters A to Z, and `*` stands for
+//! any text. `message` is the message. Left out, `fields` is every text. Neither that nor a `*` reaches `target`, by which events are
+//! found and judged; it has to be named. Values are redacted first, then searched for patterns, then cut. A text that has more than
+//! 1,000 matches, or would grow by more than 1 KiB, is replaced as a whole. The span fields on an event are its fields like
+//! others. In nested values, which other senders have, texts in lists belong to the field that the list is in.
 //!
 //! The tree is walked by hand instead of through serde: every error then has a line and a column of its own.
 
 mod source;
+mod then;
 
-use std::{fmt, ops::Range};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+    ops::Range,
+};
 
 use toml::de::DeTable;
 
 use self::source::{Source, Value};
+pub use self::then::Then;
 use super::{BaseFilter, RULES_MAX};
-use crate::{
-    Severity,
-    filter::expr::{Expr, nearest},
-};
+use crate::filter::expr::Expr;
 
 /// The longest document: a thousand rules of 250 bytes, and well below what etcd takes in one value (1.5 MiB).
 pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
-/// Fields of one redact rule.
-const REDACT_FIELDS_MAX: usize = 256;
 
 /// A checked document.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -63,34 +98,6 @@ pub struct RuleDefinition {
     pub until_ns: Option<u64>,
     /// Where it stands in its document, for errors that show only when documents are put together.
     line: usize,
-}
-
-/// What a rule does.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Then {
-    /// Lets the event pass, whatever the base filter says.
-    Keep,
-    /// Drops it.
-    Drop,
-    /// Lets a share pass, whole traces where there are any.
-    Sample {
-        /// 0 to 1.
-        rate: f64,
-    },
-    /// Lets so many pass, per process.
-    RateLimit {
-        /// Above 0.
-        per_second: f64,
-        /// At least 1.
-        burst: u32,
-    },
-    /// Replaces the values of fields; `message` stands for the message.
-    Redact {
-        /// Each with all that lies below it.
-        fields: Vec<String>,
-    },
-    /// Gives it another level.
-    SetLevel(Severity),
 }
 
 /// What is wrong with rules, where, and what to write instead.
@@ -124,7 +131,7 @@ impl Document {
     /// # Errors
     /// The first problem found. Nothing is guessed and nothing ignored: an unknown key is an error.
     pub fn parse(text: &str) -> Result<Self, RuleError> {
-        let source = Source { text };
+        let source = Source::new(text);
         if text.len() > DOCUMENT_BYTES_MAX {
             return Err(
                 source.error(0, format!("the document has {} bytes, more than {DOCUMENT_BYTES_MAX}", text.len()))
@@ -149,12 +156,19 @@ impl Document {
             if tables.len() > RULES_MAX {
                 return Err(source.error(value.span().start, format!("more than {RULES_MAX} rules")));
             }
+            let mut lines = HashMap::with_capacity(tables.len());
             for value in tables.iter() {
                 let rule = source.rule(value)?;
-                if let Some(first) = rules.iter().find(|other| other.name == rule.name) {
-                    return Err(source
-                        .error(value.span().start, format!("a second rule named `{}`", rule.name))
-                        .hint(format!("each name is the name of a counter: the first is in line {}", first.line)));
+                match lines.entry(rule.name.clone()) {
+                    Entry::Vacant(place) => drop(place.insert(rule.line)),
+                    Entry::Occupied(first) => {
+                        return Err(source
+                            .error(value.span().start, format!("a second rule named `{}`", rule.name))
+                            .hint(format!(
+                                "each name is the name of a counter: the first is in line {}",
+                                first.get()
+                            )));
+                    }
                 }
                 rules.push(rule);
             }
@@ -169,7 +183,7 @@ impl Document {
     pub fn of_filter(directives: &str) -> Result<Self, RuleError> {
         let filter = BaseFilter::parse(directives).map_err(|error| RuleError {
             hint: error.hint,
-            ..Source { text: directives }.error(error.offset, error.message)
+            ..Source::new(directives).error(error.offset, error.message)
         })?;
         Ok(Self { filter: Some(filter), rules: Vec::new() })
     }
@@ -213,7 +227,7 @@ impl Source<'_> {
             text => text.to_owned(),
         };
         let Some(then) = table.get("then") else {
-            return Err(self.error(start, format!("rule `{name}` has no `then`")).hint(THEN_HINT));
+            return Err(self.error(start, format!("rule `{name}` has no `then`")).hint(then::HINT));
         };
         Ok(RuleDefinition {
             when: match table.get("when") {
@@ -229,7 +243,7 @@ impl Source<'_> {
                 Some(value) => Some(self.until(value)?),
                 None => None,
             },
-            line: self.error(start, "").line,
+            line: self.line(start),
             name,
         })
     }
@@ -247,90 +261,4 @@ impl Source<'_> {
             }
         })
     }
-
-    fn then(&self, value: &Value<'_>) -> Result<Then, RuleError> {
-        if let Some(text) = value.get_ref().as_str() {
-            return match text {
-                "keep" => Ok(Then::Keep),
-                "drop" => Ok(Then::Drop),
-                _ => {
-                    let hint = match nearest(text, &["keep", "drop"]) {
-                        Some(near) => format!("did you mean \"{near}\"?"),
-                        None => THEN_HINT.to_owned(),
-                    };
-                    Err(self.wrong(value, format!("`then` cannot be \"{text}\""), hint))
-                }
-            };
-        }
-        let Some(table) = value.get_ref().as_table() else {
-            return Err(self.wrong(value, "`then` is neither a string nor a table", THEN_HINT));
-        };
-        self.only_keys(table, &["sample", "rate_limit", "redact", "set_level"], "`then`")?;
-        let mut actions = table.iter();
-        let (Some((action, argument)), None) = (actions.next(), actions.next()) else {
-            return Err(self.wrong(value, "`then` takes exactly one action", THEN_HINT));
-        };
-        match action.get_ref().as_ref() {
-            "sample" => self.sample(self.only(argument, "rate")?),
-            "rate_limit" => self.rate_limit(argument),
-            "redact" => self.redact(self.only(argument, "fields")?),
-            _ => {
-                let argument = self.only(argument, "level")?;
-                match self.text(argument, "set_level")?.parse() {
-                    Ok(level) => Ok(Then::SetLevel(level)),
-                    Err(message) => Err(self.error(argument.span().start, message)),
-                }
-            }
-        }
-    }
-
-    fn sample(&self, argument: &Value<'_>) -> Result<Then, RuleError> {
-        let rate = self.number(argument, "sample")?;
-        if !(0.0..=1.0).contains(&rate) {
-            let hint = "0.1 keeps one event in ten, 1 keeps all";
-            return Err(self.wrong(argument, format!("the sampling rate {rate} is not between 0 and 1"), hint));
-        }
-        Ok(Then::Sample { rate })
-    }
-
-    fn rate_limit(&self, argument: &Value<'_>) -> Result<Then, RuleError> {
-        let hint = "write { rate_limit = { per_second = 100, burst = 200 } }";
-        let Some(table) = argument.get_ref().as_table() else {
-            return Err(self.wrong(argument, "`rate_limit` takes a table", hint));
-        };
-        self.only_keys(table, &["per_second", "burst"], "`rate_limit`")?;
-        let Some(value) = table.get("per_second") else {
-            return Err(self.wrong(argument, "`rate_limit` lacks `per_second`", hint));
-        };
-        let per_second = self.number(value, "per_second")?;
-        // From one event a day to what no process emits.
-        if !(1e-5..=1e9).contains(&per_second) {
-            return Err(self.wrong(value, format!("`per_second` = {per_second} is not between 0.00001 and 1e9"), hint));
-        }
-        let burst = match table.get("burst") {
-            None => per_second.ceil(),
-            Some(value) => match self.number(value, "burst")? {
-                burst if burst.fract() == 0.0 && (1.0..=1e9).contains(&burst) => burst,
-                _ => return Err(self.wrong(value, "`burst` is not a whole number from 1 to 1e9", hint)),
-            },
-        };
-        Ok(Then::RateLimit { per_second, burst: burst as u32 })
-    }
-
-    fn redact(&self, argument: &Value<'_>) -> Result<Then, RuleError> {
-        let fields = self.texts(argument, "redact")?;
-        if fields.len() > REDACT_FIELDS_MAX {
-            return Err(self.error(argument.span().start, format!("`redact` takes at most {REDACT_FIELDS_MAX} fields")));
-        }
-        // They are what the event is found, routed and compared by.
-        if let Some(field) =
-            fields.iter().find(|field| matches!(field.as_str(), "level" | "service" | "trace_id" | "span_id"))
-        {
-            let hint = "redact takes `message` and attributes";
-            return Err(self.wrong(argument, format!("`{field}` cannot be redacted"), hint));
-        }
-        Ok(Then::Redact { fields })
-    }
 }
-
-const THEN_HINT: &str = "write \"keep\", \"drop\", { sample = 0.1 }, { rate_limit = { per_second = 100 } }, { redact = [\"field\"] } or { set_level = \"debug\" }";

@@ -3,34 +3,65 @@
 //! The word holds the time at which the bucket would be full again ("theoretical arrival time"). An event is admitted
 //! when that is not further ahead than the burst, and moves it on by one event's worth.
 
+mod keyed;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+pub(super) use self::keyed::KeyedLimiter;
 
 const SECOND_NS: f64 = 1e9;
 
-#[derive(Debug)]
-pub(super) struct Limiter {
+/// How much passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rate {
     /// What one event costs.
     step_ns: u64,
     /// How far ahead of now the arrival time may be.
     ahead_ns: u64,
+}
+
+impl Rate {
+    fn new(per_second: f64, burst: u32) -> Self {
+        let step_ns = (SECOND_NS / per_second) as u64;
+        Self { step_ns, ahead_ns: step_ns.saturating_mul(u64::from(burst)) }
+    }
+
+    fn admit(self, arrival_ns: &AtomicU64, now_ns: u64) -> bool {
+        let next = |arrival: u64| {
+            let arrival = if self.is_idle(arrival, now_ns) { now_ns } else { arrival };
+            let next = arrival.saturating_add(self.step_ns);
+            (next - now_ns <= self.ahead_ns).then_some(next)
+        };
+        arrival_ns.fetch_update(Relaxed, Relaxed, next).is_ok()
+    }
+
+    /// Whether the bucket is full, as it is at the beginning. A clock that was set back by more than the bucket holds would
+    /// lock everything out: it begins anew.
+    fn is_idle(self, arrival_ns: u64, now_ns: u64) -> bool {
+        arrival_ns <= now_ns || arrival_ns > now_ns.saturating_add(self.ahead_ns)
+    }
+}
+
+/// One bucket for all events.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    rate: Rate,
     arrival_ns: AtomicU64,
 }
 
 impl Limiter {
     /// `per_second` is above 0, `burst` at least 1: the document's parser has seen to it.
     pub(super) fn new(per_second: f64, burst: u32) -> Self {
-        let step_ns = (SECOND_NS / per_second) as u64;
-        Self { step_ns, ahead_ns: step_ns.saturating_mul(u64::from(burst)), arrival_ns: AtomicU64::new(0) }
+        Self { rate: Rate::new(per_second, burst), arrival_ns: AtomicU64::new(0) }
     }
 
     pub(super) fn admit(&self, now_ns: u64) -> bool {
-        // A clock that was set back by more than the bucket holds would lock everything out: begin anew.
-        let next = |arrival: u64| {
-            let arrival = if arrival > now_ns.saturating_add(self.ahead_ns) { now_ns } else { arrival.max(now_ns) };
-            let next = arrival.saturating_add(self.step_ns);
-            (next - now_ns <= self.ahead_ns).then_some(next)
-        };
-        self.arrival_ns.fetch_update(Relaxed, Relaxed, next).is_ok()
+        self.rate.admit(&self.arrival_ns, now_ns)
+    }
+
+    /// Whether the other one limits to the same rate.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.rate == other.rate
     }
 }
 

@@ -1,5 +1,8 @@
 use super::*;
-use crate::filter::{Value, expr::tests::Sample};
+use crate::filter::{
+    Fate, Value,
+    expr::{Facts, tests::Sample},
+};
 
 fn set(text: &str) -> RuleSet {
     RuleSet::compile(&[Document::parse(text).unwrap()], "checkout").unwrap()
@@ -68,13 +71,13 @@ fn redact_and_set_level_apply_before_and_after_the_decision() {
     let sample = event(Severity::INFO, "app");
     let verdict = set.decide(&sample, 0);
     assert_eq!((verdict.fate, verdict.level), (Fate::Keep, Some(Severity::DEBUG)));
-    assert_eq!(verdict.redact.fields().collect::<Vec<_>>(), ["password", "user", "message"]);
+    assert_eq!(verdict.edits.fields().collect::<Vec<_>>(), ["password", "user", "message"]);
     for (key, covered) in
         [("password", true), ("user", true), ("user.email", true), ("username", false), ("other", false)]
     {
-        assert_eq!(verdict.redact.covers(key), covered, "{key}");
+        assert_eq!(verdict.edits.covers(key), covered, "{key}");
     }
-    assert!(Redactions::NONE.is_empty() && !Redactions::NONE.covers("password"));
+    assert!(Edits::NONE.is_empty() && !Edits::NONE.covers("password"));
 }
 
 #[test]
@@ -122,6 +125,158 @@ fn rate_limits_and_rules_that_end() {
     assert_eq!(fates("app", 10 * second - 1), [Fate::DropByRule(1); 4]);
     assert_eq!(fates("app", 10 * second), [Fate::Keep; 4]);
     assert_eq!((set.next_expiry(0), set.next_expiry(10 * second)), (Some(10 * second), None));
+}
+
+#[test]
+fn a_release_decides_nothing_and_is_told() {
+    let set = set(r#"
+        [[rule]]
+        name = "noise"
+        when = 'code=404'
+        then = "drop"
+        [[rule]]
+        name = "send the details"
+        when = 'code>=400'
+        then = "release"
+    "#);
+    let with = |code| Sample { attributes: vec![("code", Value::Int(code))], ..event(Severity::INFO, "app") };
+    for (code, expected) in [(200, (Fate::Keep, false)), (500, (Fate::Keep, true)), (404, (Fate::DropByRule(0), false))]
+    {
+        let sample = with(code);
+        let verdict = set.decide(&sample, 0);
+        assert_eq!((verdict.fate, verdict.release), expected, "{code}");
+    }
+    let facts = Facts { severity: Some(Severity::INFO), target: Some("app"), service: Some("checkout") };
+    assert_eq!(set.plan_for(&facts).interest, Interest::Sometimes);
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+fn user(name: &'static str) -> Sample {
+    Sample { attributes: vec![("user", Value::Text(name.into()))], ..event(Severity::INFO, "app") }
+}
+
+#[test]
+fn a_sample_by_key_keeps_or_drops_whole_keys() {
+    let set = set("[[rule]]\nname = \"s\"\nthen = { sample = 0.25, by = \"id\" }");
+    let with = |id| Sample { attributes: vec![("id", Value::Int(id))], ..event(Severity::INFO, "app") };
+    let kept = |id| set.decide(&with(id), 0).fate == Fate::Keep;
+    let some = (0..10_000).filter(|id| kept(*id)).count();
+    assert!((2_300..2_700).contains(&some), "{some}");
+    assert!((0..100).all(|id| (0..5).all(|_| kept(id) == kept(id))), "the same key, the same fate");
+    // A trace does not change the fate of a key; an event without the key goes by its trace, and without one by turns.
+    let trace = Some(1_u128.to_be_bytes());
+    assert!(
+        (0..100).all(|id| { kept(id) == (set.decide(&Sample { trace_id: trace, ..with(id) }, 0).fate == Fate::Keep) })
+    );
+    let turns = (0..1_000).filter(|_| set.decide(&event(Severity::INFO, "app"), 0).fate == Fate::Keep).count();
+    assert!((240..260).contains(&turns), "{turns}");
+}
+
+#[test]
+fn a_limit_by_key_lets_each_key_have_its_share() {
+    let set = set(r#"
+        [[rule]]
+        name = "users"
+        when = 'target=app'
+        then = { rate_limit = { per_second = 1, burst = 2, by = "user" } }
+        [[rule]]
+        name = "places"
+        then = { rate_limit = { per_second = 1, by = ["callsite"] } }
+    "#);
+    let kept = |sample: &Sample| (0..5).filter(|_| set.decide(sample, SECOND).fate == Fate::Keep).count();
+    assert_eq!([kept(&user("ada")), kept(&user("bob")), kept(&user("ada"))], [2, 2, 0]);
+    assert_eq!(
+        [kept(&event(Severity::INFO, "app")), kept(&event(Severity::INFO, "app"))],
+        [2, 0],
+        "no user is one key"
+    );
+    assert_eq!([kept(&event(Severity::INFO, "one")), kept(&event(Severity::INFO, "two"))], [1, 1]);
+}
+
+#[test]
+fn repeats_are_dropped_and_told_of() {
+    let set = set(r#"
+        [[rule]]
+        name = "dup"
+        when = 'target=app'
+        then = { dedup = { window_ms = 1000 } }
+    "#);
+    let decide = |sample: &Sample, now| {
+        let verdict = set.decide(sample, now);
+        (verdict.fate, verdict.repeated)
+    };
+    let (keep, drop) = ((Fate::Keep, 0), (Fate::DropByRule(0), 0));
+    let sample = event(Severity::WARN, "app");
+    assert_eq!([0, 1, 999].map(|ms| decide(&sample, SECOND + ms * 1_000_000)), [keep, drop, drop]);
+    // Another message and another level are no repeats.
+    assert_eq!(decide(&Sample { message: "bye", ..sample.clone() }, SECOND), keep);
+    assert_eq!(decide(&event(Severity::ERROR, "app"), SECOND), keep);
+    assert_eq!(decide(&event(Severity::WARN, "other"), SECOND), keep);
+    assert_eq!(set.due(2 * SECOND - 1).count(), 0);
+    assert_eq!(decide(&sample, 2 * SECOND), (Fate::Keep, 2));
+    assert_eq!(decide(&sample, 2 * SECOND), drop);
+    let due: Vec<_> = set.due(3 * SECOND).collect();
+    let [Repeated { count: 1, severity: Severity::WARN, .. }] = &due[..] else { panic!("{due:?}") };
+    assert_eq!((&*due[0].rule, &*due[0].target, &*due[0].message), ("dup", "app", "hello world"));
+    assert_eq!(set.due(u64::MAX).count(), 0);
+    // What the base filter does not want is neither kept nor counted.
+    assert_eq!(decide(&event(Severity::DEBUG, "app"), 3 * SECOND).0, Fate::DropByFilter);
+    assert_eq!(set.counts(), [("dup", 7)]);
+}
+
+#[test]
+fn a_swap_goes_on_where_rules_of_the_same_name_stand() {
+    let limit = "[[rule]]\nname = \"limit\"\nwhen = 'target=a'\nthen = { rate_limit = { per_second = 1 } }\n";
+    let users =
+        "[[rule]]\nname = \"users\"\nwhen = 'target=b'\nthen = { rate_limit = { per_second = 1, by = \"user\" } }\n";
+    let dup = "[[rule]]\nname = \"dup\"\nwhen = 'target=c'\nthen = { dedup = { window_ms = 1000 } }\n";
+    let old = set(&format!("{limit}{users}{dup}"));
+    let fates = |set: &RuleSet| ["a", "b", "c"].map(|target| set.decide(&event(Severity::INFO, target), SECOND).fate);
+    assert_eq!(fates(&old), [Fate::Keep; 3]);
+    let mut new = set(&format!("{dup}{users}{limit}"));
+    new.adopt(&old);
+    assert_eq!(fates(&new), [Fate::DropByRule(2), Fate::DropByRule(1), Fate::DropByRule(0)]);
+    // Another rate begins anew; a rule that is gone has still to say what it has counted, by whichever set.
+    let mut faster = set(&limit.replace("per_second = 1", "per_second = 2"));
+    faster.adopt(&new);
+    assert_eq!(faster.decide(&event(Severity::INFO, "a"), SECOND).fate, Fate::Keep);
+    assert_eq!(
+        new.decide(&event(Severity::INFO, "c"), SECOND).fate,
+        Fate::DropByRule(0),
+        "by a thread that holds the old set"
+    );
+    let mut last = set("");
+    last.adopt(&faster);
+    drop((old, new, faster));
+    let due: Vec<_> = last.due(2 * SECOND).map(|repeated| (repeated.rule, repeated.count)).collect();
+    assert_eq!(due, [("dup".to_owned(), 2)]);
+    assert_eq!(last.due(u64::MAX).count(), 0);
+    assert!(last.retired().is_empty(), "nobody can count there any more");
+}
+
+#[test]
+fn what_a_document_says_is_what_is_compiled() {
+    let text = |then: &str| format!("[[rule]]\nname = \"a\"\nthen = {then}");
+    let then = |text_of: &str| Document::parse(&text(text_of)).unwrap().rules[0].then.clone();
+    for (short, long) in [
+        ("{ sample = 0.1, by = \"user\" }", "{ sample = { rate = 0.1, by = [\"user\"] } }"),
+        (
+            "{ rate_limit = { per_second = 2, by = \"x\" } }",
+            "{ rate_limit = { per_second = 2.0, burst = 2, by = [\"x\"] } }",
+        ),
+        ("{ dedup = { window_ms = 5 } }", "{ dedup = { window_ms = 5, by = [\"callsite\", \"message\", \"level\"] } }"),
+        ("{ redact = [\"a\", \"*b\"] }", "{ redact = { fields = [\"a\", \"*b\"], with = \"[redacted]\" } }"),
+    ] {
+        assert_eq!(then(short), then(long));
+    }
+    assert!(matches!(then("{ cap = { bytes_max = 7 } }"), Then::Cap { fields: None, bytes_max: 7 }));
+    let Then::RedactFound { fields: Some(fields), find, with } =
+        then("{ redact = { fields = [\"m*\"], pattern = 'x', kinds = [\"email\", \"jwt\"], with = \"\" } }")
+    else {
+        panic!("another action");
+    };
+    assert_eq!((fields.iter().collect::<Vec<_>>(), find.len(), &*with), (vec!["m*"], 3, ""));
 }
 
 #[test]
@@ -256,6 +411,44 @@ fn errors_have_line_column_and_hint() {
             "a second rule",
             "line 1",
         ),
+        ("[[rule]]\nname = \"a\"\nthen = \"relaese\"", (3, 8), "cannot be \"relaese\"", "did you mean \"release\"?"),
+        ("[[rule]]\nname = \"a\"\nthen = { sample = 0.1, by = [] }", (3, 29), "`by` is an empty list", ""),
+        ("[[rule]]\nname = \"a\"\nthen = { sample = 0.1, by = \"\" }", (3, 29), "`by` is empty", "callsite"),
+        ("[[rule]]\nname = \"a\"\nthen = { sample = { by = \"x\" } }", (3, 19), "`sample` lacks `rate`", "0.1"),
+        (
+            "[[rule]]\nname = \"a\"\nthen = { redact = [\"x\"], by = \"y\" }",
+            (3, 31),
+            "does not go with `redact`",
+            "inside",
+        ),
+        ("[[rule]]\nname = \"a\"\nthen = { by = \"y\" }", (3, 8), "exactly one action", ""),
+        (
+            "[[rule]]\nname = \"a\"\nthen = { rate_limit = { per_second = 1, by = [\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\",\"i\"] } }",
+            (3, 46),
+            "at most 8 fields",
+            "",
+        ),
+        ("[[rule]]\nname = \"a\"\nthen = { dedup = 5 }", (3, 18), "`dedup` takes a table", "window_ms"),
+        ("[[rule]]\nname = \"a\"\nthen = { dedup = {} }", (3, 18), "lacks `window_ms`", "window_ms"),
+        ("[[rule]]\nname = \"a\"\nthen = { dedup = { window_ms = 0 } }", (3, 32), "from 1 to 3600000", ""),
+        ("[[rule]]\nname = \"a\"\nthen = { dedup = { window = 1 } }", (3, 20), "unknown key `window`", ""),
+        ("[[rule]]\nname = \"a\"\nthen = { redact = {} }", (3, 19), "neither which fields nor", "pattern"),
+        ("[[rule]]\nname = \"a\"\nthen = { redact = { pattern = '(' } }", (3, 31), "bad regular expression", ""),
+        (
+            "[[rule]]\nname = \"a\"\nthen = { redact = { kinds = [\"emial\"] } }",
+            (3, 29),
+            "unknown kind `emial`",
+            "\"email\"?",
+        ),
+        (
+            "[[rule]]\nname = \"a\"\nthen = { redact = { kinds = [\"iban\"] } }",
+            (3, 29),
+            "unknown kind `iban`",
+            "ipv4, jwt",
+        ),
+        ("[[rule]]\nname = \"a\"\nthen = { redact = { fields = [\"trace_id\"] } }", (3, 30), "cannot be redacted", ""),
+        ("[[rule]]\nname = \"a\"\nthen = { cap = { fields = [\"a\"] } }", (3, 16), "lacks `bytes_max`", "256"),
+        ("[[rule]]\nname = \"a\"\nthen = { cap = { bytes_max = 1.5 } }", (3, 30), "not a whole number", ""),
         ("filter = \"info", (1, 15), "", ""),
         ("[[rule]]\nname = ", (2, 8), "", ""),
     ] {
@@ -279,9 +472,13 @@ fn the_limits_hold() {
     let half = Document::parse(&rules(RULES_MAX / 2 + 1, "\"drop\"")).unwrap();
     assert!(RuleSet::compile(std::slice::from_ref(&half), "a").is_ok());
     assert!(RuleSet::compile(&[half.clone(), half], "a").unwrap_err().message.contains("2000 rules"));
-    let redact = Document::parse(&rules(REDACT_RULES_MAX + 1, "{ redact = [\"a\"] }")).unwrap();
+    let redact = Document::parse(&rules(EDIT_RULES_MAX + 1, "{ redact = [\"a\"] }")).unwrap();
     let error = RuleSet::compile(&[redact], "a").unwrap_err();
-    assert_eq!(error.line, REDACT_RULES_MAX * 3 + 1);
+    assert_eq!(error.line, EDIT_RULES_MAX * 3 + 1);
+    for then in ["{ dedup = { window_ms = 1 } }", "{ rate_limit = { per_second = 1, by = \"a\" } }"] {
+        let keyed = Document::parse(&rules(KEYED_RULES_MAX + 1, then)).unwrap();
+        assert_eq!(RuleSet::compile(&[keyed], "a").unwrap_err().line, KEYED_RULES_MAX * 3 + 1);
+    }
     assert!(Document::parse(&"#".repeat(DOCUMENT_BYTES_MAX + 1)).is_err());
 }
 

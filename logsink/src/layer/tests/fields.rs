@@ -137,7 +137,7 @@ fn a_message_may_be_a_value() {
 
 #[test]
 fn what_is_not_captured_is_not_sent() {
-    let capture = Capture { location: false, thread: false, spans: false };
+    let capture = Capture { location: false, thread: false, spans: false, ..Capture::default() };
     let (bench, layer) = Bench::with("filter = \"trace\"", 4, capture);
     tracing::subscriber::with_default(Registry::default().with(layer.filtered()), || {
         tracing::info_span!("outer", a = 1).in_scope(|| info!(b = 2, "a"));
@@ -169,4 +169,43 @@ fn a_value_given_twice_is_sent_once() {
         tracing_core::Event::dispatch(meta, &meta.fields().value_set(&values));
     });
     assert_eq!(records[0].int("a"), 1);
+}
+
+#[test]
+fn what_the_settings_redact_is_never_formatted() {
+    /// Must not be looked at.
+    struct Secret;
+    impl fmt::Debug for Secret {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic!("a secret is formatted")
+        }
+    }
+    let names = ["password", "*secret*", "err", "code.line.number", "request.body"];
+    let redact = crate::FieldNames::new(names).unwrap();
+    let (bench, layer) = Bench::with("filter = \"trace\"", 4, Capture { redact, ..Capture::default() });
+    tracing::subscriber::with_default(Registry::default().with(layer.filtered()), || {
+        let span = tracing::info_span!("request", Password = "p", request.body.text = 1, id = 7);
+        let _entered = span.enter();
+        let err: &(dyn std::error::Error + 'static) = &LoadError;
+        info!(password = ?Secret, client_secret = 7, secrets = "text", err, id = true, "seen");
+        info!(plain = 1, "seen too");
+    });
+    let records = bench.records();
+    let [first, second] = &records[..] else { panic!("{records:?}") };
+    for key in ["password", "client_secret", "secrets", "err", "Password", "request.body.text"] {
+        assert_eq!(first.text(key), "[redacted]", "{key}");
+    }
+    assert_eq!((first.message(), first.get("id")), ("seen", Some(&Value::BoolValue(true))));
+    assert_eq!((first.get("exception.message"), first.get("code.line.number")), (None, None));
+    assert_eq!((second.int("plain"), second.int("id"), second.text("Password")), (1, 7, "[redacted]"));
+
+    let redact = crate::FieldNames::new(["message", "target"]).unwrap();
+    let (bench, layer) = Bench::with("filter = \"trace\"", 4, Capture { redact, ..Capture::default() });
+    tracing::subscriber::with_default(Registry::default().with(layer.filtered()), || {
+        info!("a secret {:?}", Secret);
+        event!(tracing::Level::INFO, message = 7);
+    });
+    let records = bench.records();
+    assert_eq!([records[0].message(), records[1].message()], ["[redacted]"; 2]);
+    assert_eq!(records[0].text("target"), module_path!(), "by which events are found and judged");
 }

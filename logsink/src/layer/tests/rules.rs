@@ -237,3 +237,60 @@ fn a_dropped_event_leaves_its_span_to_the_others() {
     let records = bench.records();
     assert_eq!((records[0].message(), records[0].int("id")), ("kept", 5));
 }
+
+#[test]
+fn secrets_are_found_in_text_and_long_values_cut_before_anything_is_sent() {
+    let rules = r#"
+        [[rule]]
+        name = "names"
+        then = { redact = ["*token*"] }
+        [[rule]]
+        name = "cards"
+        then = { redact = { kinds = ["credit-card", "email"], with = "<hidden>" } }
+        [[rule]]
+        name = "short"
+        then = { cap = { fields = ["note", "message"], bytes_max = 24 } }
+    "#;
+    let (bench, layer) = Bench::with(rules, 4, Capture::default());
+    tracing::dispatcher::with_default(&dispatch(layer), || {
+        let _span = info_span!("request", user = "ada@example.org", session.Token = 7).entered();
+        info!(note = ?["4111 1111 1111 1111"], code = 4_111, "from bob@example.org");
+        info!(note = "žluťoučký kůň úpěl ďábelské ódy", "short");
+    });
+    let records = bench.records();
+    let [first, second] = &records[..] else { panic!("{records:?}") };
+    assert_eq!((first.text("user"), first.text("session.Token")), ("<hidden>", "[redacted]"));
+    assert_eq!((first.message(), first.text("note"), first.int("code")), ("from <hidden>", "[\"<hidden>\"]", 4_111));
+    assert_eq!((second.message(), second.text("note")), ("short", "žluťoučký kůň úp…[truncated, 20 bytes]"));
+    assert_eq!(second.text("target"), module_path!());
+}
+
+#[test]
+fn repeats_are_dropped_and_counted_and_the_next_event_tells() {
+    let rules = r#"
+        [[rule]]
+        name = "dup"
+        when = 'exists(peer)'
+        then = { dedup = { window_ms = 3600000, by = ["callsite", "peer"] } }
+    "#;
+    let (bench, layer) = Bench::with(rules, 4, Capture::default());
+    tracing::dispatcher::with_default(&dispatch(layer), || {
+        for number in 0..3 {
+            info!(peer = "a", number, "refused");
+            info!(peer = "b", number, "refused");
+        }
+        info!("no peer");
+        info!("no peer");
+    });
+    let records = bench.records();
+    let told: Vec<_> = records.iter().map(|record| (record.message(), record.get("logsink.repeated"))).collect();
+    // Two callsites with one peer each, and what the rule does not concern.
+    assert_eq!(told, [("refused", None), ("refused", None), ("no peer", None), ("no peer", None)]);
+    assert_eq!(bench.dropped(Reason::FilteredByRule), 4);
+    let mut due: Vec<_> = bench.reload.active().rules.due(u64::MAX).collect();
+    due.sort_by(|one, other| one.rule.cmp(&other.rule));
+    assert_eq!(
+        due.iter().map(|repeated| (repeated.count, &*repeated.message)).collect::<Vec<_>>(),
+        [(2, "refused"); 2]
+    );
+}

@@ -288,3 +288,68 @@ fn two_layers_see_the_same_spans() {
     assert_eq!((first[1999].int("turn"), second[999].get("turn")), (999, None));
     assert_eq!((first[1999].int("a"), second[999].int("a")), (1, 1));
 }
+
+#[test]
+fn names_that_meet_are_settled_as_documented() {
+    let (bench, layer) = Bench::new();
+    tracing::subscriber::with_default(Registry::default().with(layer.filtered()), || {
+        let outer = tracing::info_span!(
+            "outer",
+            both = "outer",
+            mine = "outer",
+            late = "outer",
+            only = 1,
+            message = "of the span"
+        );
+        let _outer = outer.enter();
+        let inner = tracing::info_span!(
+            "inner",
+            both = "inner",
+            late = tracing::field::Empty,
+            target = "t",
+            thread.id = -1,
+            span.name = "s"
+        );
+        let _inner = inner.enter();
+        info!(mine = "event", "first");
+        inner.record("late", "inner");
+        inner.record("both", "again");
+        info!(thread.id = "own", "second");
+    });
+    let records = bench.records();
+    let [first, second] = &records[..] else { panic!("{records:?}") };
+    let texts = |record: &Record| ["both", "mine", "late", "message"].map(|key| record.text(key).to_owned());
+    assert_eq!(texts(first), ["inner", "event", "outer", "of the span"]);
+    assert_eq!(texts(second), ["again", "outer", "inner", "of the span"]);
+    assert_eq!((first.message(), first.int("only"), first.text("target")), ("first", 1, module_path!()));
+    assert_eq!((first.text("span.name"), first.text("span.path")), ("inner", "outer:inner"));
+    assert!(first.int("thread.id") > 0);
+    assert_eq!(second.text("thread.id"), "own");
+}
+
+#[test]
+fn only_the_chosen_fields_of_spans_are_sent() {
+    use crate::{FieldNames, SpanFields};
+    let sent = |span_fields| {
+        let (bench, layer) = Bench::with("filter = \"trace\"", 4, Capture { span_fields, ..Capture::default() });
+        tracing::subscriber::with_default(Registry::default().with(layer.filtered()), || {
+            let span =
+                tracing::info_span!("request", user = "ada", http.path = "/", other = 1, late = tracing::field::Empty);
+            let _entered = span.enter();
+            span.record("late", 2);
+            info!(other = 3, "inside");
+        });
+        let record = bench.records().remove(0);
+        assert_eq!(
+            (record.text("span.name"), record.int("other")),
+            ("request", 3),
+            "an event's own fields are always sent"
+        );
+        ["user", "http.path", "late"].map(|key| record.get(key).is_some())
+    };
+    let only = |names: &[&str]| SpanFields::Only(FieldNames::new(names.iter().copied()).unwrap());
+    assert_eq!(sent(SpanFields::All), [true; 3]);
+    assert_eq!(sent(SpanFields::None), [false; 3]);
+    assert_eq!(sent(only(&["user", "HTTP"])), [true, true, false]);
+    assert_eq!(sent(only(&["*a*e*"])), [false, false, true]);
+}

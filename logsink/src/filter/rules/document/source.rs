@@ -14,16 +14,29 @@ pub(super) type Value<'i> = Spanned<DeValue<'i>>;
 
 /// The text, to turn byte offsets into lines and columns.
 pub(super) struct Source<'i> {
-    pub(super) text: &'i str,
+    text: &'i str,
+    /// Where each line starts.
+    lines: Vec<usize>,
+}
+
+impl<'i> Source<'i> {
+    pub(super) fn new(text: &'i str) -> Self {
+        Self { text, lines: std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect() }
+    }
 }
 
 impl Source<'_> {
+    /// The number of the line that this byte is in.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.lines.partition_point(|start| *start <= offset)
+    }
+
     pub(super) fn error(&self, offset: usize, message: impl Into<String>) -> RuleError {
         let before = self.text.get(..offset).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let line = self.line(before.len());
         RuleError {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
+            line,
+            column: before[self.lines[line - 1]..].chars().count() + 1,
             message: message.into(),
             hint: None,
         }
