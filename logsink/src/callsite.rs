@@ -369,7 +369,7 @@ impl Cache {
             self.renew(generation);
         }
         let entry = &mut self.entries[place(address)];
-        if !entry.as_ref().is_some_and(|entry| entry.address == address) {
+        if entry.as_ref().is_none_or(|entry| entry.address != address) {
             *entry = Some(look_up());
         }
         match entry {

@@ -10,6 +10,7 @@
 pub(crate) mod event;
 pub(crate) mod repeated;
 pub(crate) mod shrink;
+mod text;
 pub(crate) mod view;
 
 #[cfg(test)]

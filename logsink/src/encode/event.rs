@@ -11,8 +11,9 @@ use std::{
 use tracing_core::field::{Field, Visit};
 
 use super::{
-    FRAME_BYTES, MARKER_BYTES_MAX, SHORT_INT_END, Scalar, Varint, cut, padded, padded_word, tag, varint_length,
-    write_bool, write_double, write_error, write_int, write_marker, write_short_int,
+    FRAME_BYTES, MARKER_BYTES_MAX, SHORT_INT_END, Scalar, Varint, padded, padded_word, tag,
+    text::{OTHER_FIELDS_BYTES, TextWriter},
+    varint_length, write_bool, write_double, write_error, write_int, write_short_int,
 };
 use crate::{
     callsite::{Block, Callsite, FieldPlan, NO_BLOCK, Place},
@@ -36,9 +37,6 @@ const _: () = assert!(Block::SIZE + SHORT_TEXT_HEADER_BYTES + SHORT_TEXT_MAX <= 
 
 /// `2a LLL 0a LLL` before a body, the last part of `32 LLL 0a LLL … 12 LLL 0a LLL` before an attribute.
 const TEXT_HEADER_BYTES: usize = 8;
-
-/// What text leaves free for the fields that follow it, so that a very long message does not push them all out.
-const OTHER_FIELDS_BYTES: usize = 2048;
 
 /// Kept free for what [`EventEncoder::finish`] writes itself: `dropped_attributes_count`.
 pub(crate) const FINISH_BYTES: usize = 1 + 5;
@@ -287,10 +285,10 @@ impl<'w> EventEncoder<'w> {
             self.dropped += 1;
             return false;
         };
-        let mut text = TextWriter { draft: &mut self.draft, missing: 0, full: false };
+        let mut text = TextWriter::new(&mut self.draft);
         // An implementation that reports an error has still written what it could.
         let _ = write(&mut text);
-        if text.full {
+        if text.is_full() {
             text.close();
             self.truncated += 1;
         }
@@ -404,62 +402,4 @@ impl Visit for EventEncoder<'_> {
 fn text_header(tag: u8, length: usize) -> u64 {
     u64::from(u32::from(tag) | padded_word(length + 4) << 8)
         | u64::from(u32::from(tag::STRING) | padded_word(length) << 8) << 32
-}
-
-/// Writes text at the end of a draft, as far as there is room, and counts the rest.
-struct TextWriter<'t, 'w> {
-    draft: &'t mut Draft<'w>,
-    /// Bytes that had no room.
-    missing: usize,
-    full: bool,
-}
-
-impl TextWriter<'_, '_> {
-    /// Room for the marker was kept by each write.
-    fn close(&mut self) {
-        let missing = self.missing;
-        self.full = false;
-        let mut marker = MarkerWriter(self.draft);
-        // The writer below does not fail.
-        let _ = write_marker(&mut marker, missing);
-    }
-}
-
-/// What text leaves free behind it.
-const KEPT: usize = MARKER_BYTES_MAX + OTHER_FIELDS_BYTES;
-
-impl fmt::Write for TextWriter<'_, '_> {
-    #[inline]
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        if self.full || !self.draft.append_short(text.as_bytes(), KEPT) {
-            self.write_elsewhere(text);
-        }
-        Ok(())
-    }
-}
-
-impl TextWriter<'_, '_> {
-    /// Text that is not short, or has no room.
-    #[inline(never)]
-    fn write_elsewhere(&mut self, text: &str) {
-        if self.full {
-            self.missing += text.len();
-        } else if !self.draft.append(text.as_bytes(), KEPT) {
-            let fitting = cut(text, self.draft.left().saturating_sub(KEPT));
-            self.draft.put(fitting.as_bytes());
-            self.missing = text.len() - fitting.len();
-            self.full = true;
-        }
-    }
-}
-
-struct MarkerWriter<'t, 'w>(&'t mut Draft<'w>);
-
-impl fmt::Write for MarkerWriter<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        if self.0.left() >= text.len() {
-            self.0.put(text.as_bytes());
-        }
-        Ok(())
-    }
 }

@@ -47,6 +47,7 @@ impl State {
 /// A thread's states, one for each layer; all but one are there for processes with several.
 struct States {
     current: Option<Box<State>>,
+    #[allow(clippy::vec_box, reason = "a state has 2 KiB: changing the current one is to move a pointer")]
     others: Vec<Box<State>>,
 }
 
@@ -58,7 +59,7 @@ impl States {
     /// no state yet.
     #[inline(always)]
     fn of(&mut self, layer: u64, queue: &Producer) -> Result<&mut State, Reason> {
-        if !self.current.as_ref().is_some_and(|state| state.layer == layer) {
+        if self.current.as_ref().is_none_or(|state| state.layer != layer) {
             self.change(layer, queue)?;
         }
         match &mut self.current {
