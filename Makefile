@@ -4,9 +4,9 @@
 .PHONY: help demo build check fmt clippy doc deny msrv deploy-check check-instructions test test-unit bench bench-instructions stack stack-stop clean
 SHELL := /bin/bash
 
-# Everything but Kafka's SASL_SSL, which needs OpenSSL's headers, and the tests that need real servers. In this form cargo
-# builds one set of artifacts for every recipe.
-FEATURES := logsink/kafka,logsink/etcd,logsink/opentelemetry,logsink-server/real-servers
+# Everything, Kafka over TLS included, which needs OpenSSL's headers. In this form cargo builds one set of artifacts for every
+# recipe.
+FEATURES := logsink/kafka-ssl,logsink/etcd,logsink/opentelemetry,logsink-server/real-servers
 # Where cargo-deny and the like are kept; the servers for the tests are in STACK_HOME [~/.cache/logsink-stack].
 export LOGSINK_CACHE ?= $(HOME)/.cache/logsink-dev
 

@@ -15,6 +15,9 @@ mod rules;
 /// Others' programs at our doors: the OpenTelemetry SDK for Python, OTLP over HTTP by hand.
 mod sdk;
 
+/// A real OpenTelemetry Collector between the library and the server.
+mod collector;
+
 /// Our bytes before others' eyes: a Kafka message decoded with the official OTLP types.
 mod wire;
 

@@ -99,6 +99,29 @@ fn a_server_that_knows_its_clients_lets_nobody_else_in() {
 }
 
 #[test]
+fn events_over_http_are_sealed_the_same_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new(dir.path(), "authority");
+    let client = authority.sign("client");
+    let server = Server::secure(dir.path(), &authority, Some(&client));
+    let endpoint = server.http_url("").replace("https:", "otlphttps:");
+    let service = unique("web");
+    let mut app = trusting_at(&endpoint, dir.path(), &service, &authority, Some(&client));
+    app.emit("a", 100, 1_000);
+    crate::numbers::exactly_once(&server.await_hits(&format!("service={service}"), 100, FOUND), 100);
+    app.quit();
+
+    let stranger = Authority::new(dir.path(), "stranger");
+    let nobody = unique("nobody");
+    for (authority, identity) in [(&authority, None), (&stranger, Some(&client))] {
+        let mut app = trusting_at(&endpoint, dir.path(), &nobody, authority, identity);
+        goes_nowhere(&mut app);
+        app.quit();
+    }
+    assert_eq!(server.query(&format!("service={nobody}")).len(), 0);
+}
+
+#[test]
 fn certificate_files_that_cannot_be_used_are_named_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new(dir.path(), "authority");
@@ -132,10 +155,20 @@ fn trusting(
     authority: &Authority,
     identity: Option<&Member>,
 ) -> App {
+    trusting_at(&server.grpc_url(), dir, service, authority, identity)
+}
+
+fn trusting_at(
+    endpoint: &str,
+    dir: &std::path::Path,
+    service: &str,
+    authority: &Authority,
+    identity: Option<&Member>,
+) -> App {
     // Each has a log of its own.
     let home = dir.join(unique("app"));
     fs::create_dir(&home).unwrap();
-    let mut app = App::build(&home, service, &server.grpc_url())
+    let mut app = App::build(&home, service, endpoint)
         .env("LOGSINK_TLS_CA", authority.certificate.to_str().unwrap())
         .env("LOGSINK_SEND_FLUSH_TIMEOUT_MS", "1000");
     if let Some(identity) = identity {

@@ -71,7 +71,7 @@ pub struct KafkaBroker {
     pub state: String,
     /// Requests on their way to it or in its hands.
     pub in_flight: u64,
-    /// Microseconds from a request to its answer, on average since the last report.
+    /// Microseconds from a request to its answer, on average over the last interval of reports with an answer in it.
     pub round_trip_us_avg: u64,
     /// The same for the slowest hundredth.
     pub round_trip_us_p99: u64,

@@ -26,6 +26,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     message::{DeliveryResult, Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
+    statistics::Broker,
 };
 use tokio::sync::oneshot;
 
@@ -251,27 +252,26 @@ impl ClientContext for Context {
 
     fn stats(&self, statistics: Statistics) {
         let count = |number: i64| u64::try_from(number).unwrap_or_default();
-        let mut brokers: Vec<_> = statistics
-            .brokers
-            .into_values()
-            // What librdkafka keeps for itself has no place in the cluster: the addresses that it started with.
-            .filter(|broker| broker.nodeid >= 0)
-            .map(|broker| {
-                let round_trip = broker.rtt.unwrap_or_default();
-                KafkaBroker {
-                    name: broker.name,
-                    state: broker.state,
-                    in_flight: count(broker.outbuf_cnt) + count(broker.waitresp_cnt),
-                    round_trip_us_avg: count(round_trip.avg),
-                    round_trip_us_p99: count(round_trip.p99),
-                    errors: broker.txerrs + broker.rxerrs,
-                    retries: broker.txretries,
-                    timeouts: broker.req_timeouts,
-                }
-            })
-            .collect();
-        brokers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let figures = |broker: Broker, before: &[KafkaBroker]| {
+            let round_trip = broker.rtt.filter(|window| window.cnt > 0);
+            // An interval without an answer says nothing of the round trip.
+            let before = before.iter().find(|before| before.name == broker.name).cloned().unwrap_or_default();
+            KafkaBroker {
+                state: broker.state,
+                in_flight: count(broker.outbuf_cnt) + count(broker.waitresp_cnt),
+                round_trip_us_avg: round_trip.as_ref().map_or(before.round_trip_us_avg, |window| count(window.avg)),
+                round_trip_us_p99: round_trip.as_ref().map_or(before.round_trip_us_p99, |window| count(window.p99)),
+                errors: broker.txerrs + broker.rxerrs,
+                retries: broker.txretries,
+                timeouts: broker.req_timeouts,
+                name: broker.name,
+            }
+        };
         self.metrics.kafka(|kafka| {
+            // What librdkafka keeps for itself has no place in the cluster: the addresses that it started with.
+            let brokers = statistics.brokers.into_values().filter(|broker| broker.nodeid >= 0);
+            let mut brokers: Vec<_> = brokers.map(|broker| figures(broker, &kafka.brokers)).collect();
+            brokers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             kafka.queue_batches = statistics.msg_cnt;
             kafka.queue_bytes = statistics.msg_size;
             kafka.sent_bytes = count(statistics.txmsg_bytes);
