@@ -2,9 +2,9 @@
 //!
 //! The rules are asked in order, those of the global document first. The first `keep`, `drop`, `sample` or `rate_limit`
 //! whose condition holds decides; where none does, the base filter decides. Only `keep` lets an event pass that the base
-//! filter does not want: sampling and rate limits thin out, they never add. Every matching `redact` and `set_level` applies,
-//! whether it stands before or after the rule that decided, so that the order of rules cannot leak a secret. Conditions
-//! see the event as it was emitted: `set_level` does not change what later rules match.
+//! filter does not want: sampling and rate limits thin out, they never add. Every matching `redact`, `set_level` and
+//! `release` applies, whether it stands before or after the rule that decided, so that the order of rules cannot leak a
+//! secret. Conditions see the event as it was emitted: `set_level` does not change what later rules match.
 
 mod base;
 mod document;
@@ -67,6 +67,7 @@ enum Action {
     /// The bit in [`Redactions::matched`], and the fields.
     Redact(u8, Vec<String>),
     SetLevel(Severity),
+    Release,
 }
 
 /// Rules compiled for one service.
@@ -110,6 +111,7 @@ impl RuleSet {
                 Then::Sample { rate } => Action::Sample(threshold(*rate)),
                 Then::RateLimit { per_second, burst } => Action::RateLimit(Limiter::new(*per_second, *burst)),
                 Then::SetLevel(level) => Action::SetLevel(*level),
+                Then::Release => Action::Release,
                 Then::Redact { fields } => {
                     if redact_rules == REDACT_RULES_MAX {
                         return Err(definition
@@ -171,7 +173,7 @@ impl RuleSet {
                     may_drop = true;
                     may_keep |= wanted != Some(false);
                 }
-                Action::Redact(..) | Action::SetLevel(_) => may_change = true,
+                Action::Redact(..) | Action::SetLevel(_) | Action::Release => may_change = true,
             }
             // A rule that expires decides for good only while it lasts, which the event's time tells.
             if rule.decides() && holds == Some(true) && rule.until_ns.is_none() {
@@ -206,8 +208,8 @@ impl RuleSet {
         event: &dyn EventView,
         now_ns: u64,
     ) -> Verdict<'a> {
-        let mut verdict =
-            Verdict { fate: Fate::DropByFilter, level: None, redact: Redactions { rules: &self.rules, matched: 0 } };
+        let redact = Redactions { rules: &self.rules, matched: 0 };
+        let mut verdict = Verdict { fate: Fate::DropByFilter, level: None, redact, release: false };
         let wanted = self.base.wants(event.target(), event.severity());
         if !wanted && !self.keeps {
             return verdict;
@@ -230,6 +232,10 @@ impl RuleSet {
                 }
                 Action::SetLevel(level) => {
                     verdict.level = Some(*level);
+                    continue;
+                }
+                Action::Release => {
+                    verdict.release = true;
                     continue;
                 }
                 Action::Keep => true,
@@ -349,7 +355,7 @@ impl Rule {
 
     /// Whether it says if an event goes on, rather than how.
     fn decides(&self) -> bool {
-        !matches!(self.action, Action::Redact(..) | Action::SetLevel(_))
+        !matches!(self.action, Action::Redact(..) | Action::SetLevel(_) | Action::Release)
     }
 }
 

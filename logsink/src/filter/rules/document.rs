@@ -17,6 +17,7 @@
 //! # then = { rate_limit = { per_second = 100, burst = 200 } }
 //! # then = { redact = ["password", "user.email"] }
 //! # then = { set_level = "debug" }
+//! # then = "release"                    # the flight recorder sends what it has kept of the span tree
 //! ```
 //!
 //! The tree is walked by hand instead of through serde: every error then has a line and a column of its own.
@@ -91,6 +92,8 @@ pub enum Then {
     },
     /// Gives it another level.
     SetLevel(Severity),
+    /// Makes the flight recorder send what it has kept of the event's span tree, where the event itself passes.
+    Release,
 }
 
 /// What is wrong with rules, where, and what to write instead.
@@ -253,8 +256,9 @@ impl Source<'_> {
             return match text {
                 "keep" => Ok(Then::Keep),
                 "drop" => Ok(Then::Drop),
+                "release" => Ok(Then::Release),
                 _ => {
-                    let hint = match nearest(text, &["keep", "drop"]) {
+                    let hint = match nearest(text, &["keep", "drop", "release"]) {
                         Some(near) => format!("did you mean \"{near}\"?"),
                         None => THEN_HINT.to_owned(),
                     };
@@ -333,4 +337,4 @@ impl Source<'_> {
     }
 }
 
-const THEN_HINT: &str = "write \"keep\", \"drop\", { sample = 0.1 }, { rate_limit = { per_second = 100 } }, { redact = [\"field\"] } or { set_level = \"debug\" }";
+const THEN_HINT: &str = "write \"keep\", \"drop\", \"release\", { sample = 0.1 }, { rate_limit = { per_second = 100 } }, { redact = [\"field\"] } or { set_level = \"debug\" }";

@@ -125,6 +125,29 @@ fn rate_limits_and_rules_that_end() {
 }
 
 #[test]
+fn a_release_decides_nothing_and_is_told() {
+    let set = set(r#"
+        [[rule]]
+        name = "noise"
+        when = 'code=404'
+        then = "drop"
+        [[rule]]
+        name = "send the details"
+        when = 'code>=400'
+        then = "release"
+    "#);
+    let with = |code| Sample { attributes: vec![("code", Value::Int(code))], ..event(Severity::INFO, "app") };
+    for (code, expected) in [(200, (Fate::Keep, false)), (500, (Fate::Keep, true)), (404, (Fate::DropByRule(0), false))]
+    {
+        let sample = with(code);
+        let verdict = set.decide(&sample, 0);
+        assert_eq!((verdict.fate, verdict.release), expected, "{code}");
+    }
+    let facts = Facts { severity: Some(Severity::INFO), target: Some("app"), service: Some("checkout") };
+    assert_eq!(set.plan_for(&facts).interest, Interest::Sometimes);
+}
+
+#[test]
 fn only_rules_for_the_service_are_compiled() {
     let text = "[[rule]]\nname = \"a\"\nservices = [\"cart\", \"checkout\"]\nthen = \"drop\"\n\
                 [[rule]]\nname = \"b\"\nservices = [\"cart\"]\nthen = \"drop\"";

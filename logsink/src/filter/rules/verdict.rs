@@ -15,6 +15,8 @@ pub struct Verdict<'a> {
     pub level: Option<Severity>,
     /// What must not leave in clear.
     pub redact: Redactions<'a>,
+    /// Whether the flight recorder sends what it has kept of this event's span tree. Of no meaning where the event is dropped.
+    pub release: bool,
 }
 
 /// The fields that the matching `redact` rules name.
