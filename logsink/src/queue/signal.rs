@@ -12,12 +12,12 @@ use std::{
 use super::lock;
 
 /// Ends the worker's wait, from any thread.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Waker {
     signal: Arc<Signal>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Signal {
     /// Somebody has asked and the worker has not noticed yet: only the first to ask pays for waking it.
     asked: AtomicBool,
