@@ -55,7 +55,11 @@ mod span;
 // encode → queue
 mod clock;
 mod encode;
+mod handshake;
 mod queue;
+#[allow(dead_code, reason = "the layer and the worker do not use it yet")]
+mod recorder;
+mod sync;
 
 // batch → transport
 mod batch;
