@@ -14,7 +14,10 @@ use tracing_core::Metadata;
 use crate::{
     Severity,
     encode::{Scalar, event::EXCEPTION_MESSAGE, push_attribute, push_delimited, push_text, tag},
-    filter::rules::{Interest, Plan},
+    filter::{
+        recording::Wish,
+        rules::{Interest, Plan},
+    },
     layer::Capture,
     queue::FRAME_TAG,
     reload::Reload,
@@ -137,6 +140,10 @@ pub(crate) struct Callsite {
 pub(crate) struct Judged {
     stamp: u64,
     pub(crate) plan: Plan,
+    /// Which of the events that do not pass the flight recorder keeps.
+    pub(crate) wish: Wish,
+    /// Whether an event that passes makes the flight recorder speak.
+    releases: bool,
 }
 
 impl Judged {
@@ -251,7 +258,13 @@ impl Callsite {
         if let Some(judged) = self.judged.load_full().filter(|judged| judged.stamp == stamp) {
             return judged;
         }
-        let judged = Arc::new(Judged { stamp, plan: active.rules.plan(meta) });
+        let recording = reload.recording();
+        let judged = Arc::new(Judged {
+            stamp,
+            plan: active.rules.plan(meta),
+            wish: recording.map_or(Wish::Never, |recording| recording.wish(&active.rules, meta)),
+            releases: recording.is_some_and(|recording| self.severity >= recording.trigger),
+        });
         self.judged.store(Some(judged.clone()));
         judged
     }
@@ -294,6 +307,7 @@ pub(crate) struct Cache {
 pub(crate) struct Entry {
     address: usize,
     interest: Interest,
+    releases: bool,
     callsite: &'static Callsite,
     judged: Arc<Judged>,
 }
@@ -303,6 +317,8 @@ pub(crate) struct Entry {
 pub(crate) struct Known {
     pub(crate) callsite: &'static Callsite,
     pub(crate) interest: Interest,
+    /// Whether an event that passes makes the flight recorder speak.
+    pub(crate) releases: bool,
 }
 
 impl Cache {
@@ -327,7 +343,7 @@ impl Cache {
             *entry = Some(look_up());
         }
         match entry {
-            Some(entry) => Known { callsite: entry.callsite, interest: entry.interest },
+            Some(entry) => Known { callsite: entry.callsite, interest: entry.interest, releases: entry.releases },
             None => unreachable!("filled above"),
         }
     }
@@ -356,6 +372,7 @@ impl Entry {
     pub(crate) fn new(meta: &'static Metadata<'static>, layer: u64, capture: Capture, reload: &Reload) -> Self {
         let callsite = prepare(meta, capture);
         let judged = callsite.judge(meta, layer, reload);
-        Self { address: address(meta), interest: judged.plan.interest, callsite, judged }
+        let (interest, releases) = (judged.plan.interest, judged.releases);
+        Self { address: address(meta), interest, releases, callsite, judged }
     }
 }

@@ -5,6 +5,7 @@
 mod endpoint;
 mod env;
 mod queue;
+mod recorder;
 mod sink;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
@@ -13,6 +14,7 @@ use serde::Deserialize;
 
 pub use endpoint::{ENDPOINT_DEFAULT, Endpoint};
 pub use queue::{Level, LevelOverflow, Overflow, Queue, Threshold};
+pub use recorder::Recorder;
 pub use sink::Sink;
 
 use crate::{ConfigError, batch, retry};
@@ -52,6 +54,8 @@ pub struct Config {
     pub headers: BTreeMap<String, Secret>,
     /// Memory for events that wait, and what happens when it is spent.
     pub queue: Queue,
+    /// The flight recorder, which is off unless it has a filter.
+    pub recorder: Recorder,
     /// When a batch is cut.
     pub batch: Batch,
     /// How a batch is sent.
@@ -222,6 +226,7 @@ impl Config {
         if self.service.as_deref().is_some_and(|service| service.trim().is_empty()) {
             return refuse("service", "is empty: write the service's name or leave it out");
         }
+        self.recorder.validate()?;
         within("batch.bytes_max", self.batch.bytes_max, BATCH_BYTES_MIN, BATCH_BYTES_MAX)?;
         within("batch.records_max", self.batch.records_max, 1, u32::MAX)?;
         within("batch.age_ms_max", self.batch.age_ms_max, 1, 60_000)?;

@@ -30,10 +30,11 @@ use crate::{
     layer::Capture,
     metrics::Metrics,
     queue,
+    recorder::Recorder,
     reload::{self, Reload},
     source::{self, RuleSource},
     transport::{self, Transport},
-    worker::{self, Worker},
+    worker::{self, Release, Worker},
 };
 
 /// Starts the library with the settings of `logsink.toml` and the environment, and makes it the process's `tracing`
@@ -127,6 +128,13 @@ impl Builder {
     pub fn filter(self, directives: impl Into<String>) -> Self {
         let directives = directives.into();
         self.configure(|config| config.filter = Some(directives))
+    }
+
+    /// Switches the flight recorder on: events that the rules do not let pass and this filter does are kept in memory, and sent
+    /// when an error happens in the same span tree. In `EnvFilter` directive syntax without spans: `debug,hyper=info`.
+    pub fn recorder(self, directives: impl Into<String>) -> Self {
+        let directives = directives.into();
+        self.configure(|config| config.recorder.filter = Some(directives))
     }
 
     /// Where rules come from: `file:/path`, `etcd://host:2379`, `push` or `none`.
@@ -230,8 +238,13 @@ impl Builder {
         let config = config(self.alone, self.changes)?;
         let service = config.service.clone().unwrap_or_else(resource::service_default);
         let instance = resource::instance_id();
-        let reload = Reload::new(rules_at_start(&config, &service)?);
+        let reload = Reload::with_recording(rules_at_start(&config, &service)?, config.recorder.recording()?);
         let metrics = Arc::new(Metrics::new());
+        let (producer, consumer) = queue::channel(config.queue.channel());
+        let recorder = reload.recording().map(|_| {
+            let crate::config::Recorder { ring_bytes, bytes_max, .. } = config.recorder;
+            Recorder::new(ring_bytes, bytes_max, consumer.waker())
+        });
 
         // From the end of the flow to its beginning.
         let envelope = Arc::new(Envelope::new(&resource::attributes(&config, &service, &instance)));
@@ -241,10 +254,10 @@ impl Builder {
             lanes,
             has_local: false,
             revision: revision(reload.clone()),
+            release: recorder.clone().map(|recorder| Release::new(recorder, reload.clone(), metrics.clone())),
             tick: tick(reload.clone(), sole),
         };
         let flush_timeout = Duration::from_millis(config.send.flush_timeout_ms);
-        let (producer, consumer) = queue::channel(config.queue.channel());
         let outside = Outside {
             sinks,
             config,
@@ -254,7 +267,10 @@ impl Builder {
             reload: reload.clone(),
         };
         let worker = Worker::start(consumer, settings, move || outside.build())?;
-        let layer = LogsinkLayer::new(producer, reload.clone(), metrics.clone(), self.capture);
+        let mut layer = LogsinkLayer::new(producer, reload.clone(), metrics.clone(), self.capture);
+        if let Some(recorder) = recorder {
+            layer = layer.recording(recorder);
+        }
         Ok((layer, Guard::new(worker, metrics, reload, instance, flush_timeout)))
     }
 }

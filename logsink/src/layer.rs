@@ -1,5 +1,7 @@
 //! The `tracing` layer: event → filter → encode → queue, on the caller's thread.
 //!
+//! What the rules do not want and the flight recorder does goes to the recorder's ring instead of the queue.
+//!
 //! It never blocks, takes no lock that the worker holds while it works, and allocates nothing in steady state. When the
 //! queue is full the event is dropped and counted.
 //!
@@ -12,6 +14,7 @@ mod around;
 mod filter;
 #[cfg(feature = "opentelemetry")]
 mod otel;
+mod recorded;
 mod thread;
 
 #[cfg(test)]
@@ -26,7 +29,7 @@ use tracing_core::{Event, LevelFilter, Metadata, Subscriber, span, subscriber::I
 use tracing_subscriber::{Layer, filter::Filtered, layer::Context as LayerContext, registry::LookupSpan};
 
 pub use self::filter::RulesFilter;
-use self::thread::State;
+use self::{recorded::Ring, thread::State};
 use crate::{
     Severity,
     callsite::{self, Callsite, Entry, Judged, Known},
@@ -38,6 +41,7 @@ use crate::{
     filter::{Fate, rules::Interest},
     metrics::{Metrics, Reason},
     queue::{Draft, Producer},
+    recorder::Recorder,
     reload::Reload,
     span::{self as spans, stack::Stack},
 };
@@ -67,6 +71,7 @@ pub struct LogsinkLayer {
     reload: Arc<Reload>,
     metrics: Arc<Metrics>,
     capture: Capture,
+    recorder: Option<Arc<Recorder>>,
     /// In a subscriber's only layer: what it wants, the subscriber wants.
     filter: Option<RulesFilter>,
     #[cfg(feature = "opentelemetry")]
@@ -89,10 +94,17 @@ impl LogsinkLayer {
             reload,
             metrics,
             capture,
+            recorder: None,
             filter: None,
             #[cfg(feature = "opentelemetry")]
             tracer: otel::Tracer::default(),
         }
+    }
+
+    /// Records what the recorder's filter in `reload` wants.
+    pub(crate) fn recording(mut self, recorder: Arc<Recorder>) -> Self {
+        self.recorder = Some(recorder);
+        self
     }
 
     /// The layer with its filter in front: what a subscriber should be given.
@@ -125,11 +137,15 @@ impl LogsinkLayer {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let State { callsites, around, writer, scratch, .. } = state;
+        let State { callsites, around, writer, recording, scratch, .. } = state;
         let meta = event.metadata();
-        let Known { callsite, interest } = callsites.get(meta, self.reload.generation(), || self.look_up(meta));
+        let Known { callsite, interest, mut releases } =
+            callsites.get(meta, self.reload.generation(), || self.look_up(meta));
         if interest == Interest::Never {
-            return Err(Reason::FilteredByBase);
+            let around = around.get(self, stack, event, context);
+            let ring =
+                Ring { recording, around, callsite, judged: callsites.judged(meta), is_stray: writer.is_stray() };
+            return self.record(ring, event);
         }
         let around = around.get(self, stack, event, context);
         let now = clock::now();
@@ -144,9 +160,20 @@ impl LogsinkLayer {
             return Err(encoder.draft.refusal());
         }
         if interest == Interest::Sometimes {
-            self.judge(&mut encoder.draft, callsite, callsites.judged(meta), now, scratch)?;
+            let judged = callsites.judged(meta);
+            match self.judge(&mut encoder.draft, callsite, judged, now, scratch) {
+                Ok(release) => releases |= release,
+                Err(Reason::FilteredByBase) => {
+                    let ring = Ring { recording, around, callsite, judged, is_stray: encoder.draft.is_of_stray() };
+                    return self.record_written(ring, encoder.draft.written());
+                }
+                Err(reason) => return Err(reason),
+            }
         }
         encoder.draft.commit()?;
+        if releases {
+            self.release(recording.as_ref(), around);
+        }
         let truncated = encoder.truncated + around.left_out;
         if truncated > 0 {
             self.count_truncated(truncated);
@@ -176,7 +203,7 @@ impl LogsinkLayer {
         (0..values).for_each(|_| self.metrics.truncated());
     }
 
-    /// Asks the rules about a complete record, and changes it as they wish.
+    /// Asks the rules about a complete record, and changes it as they wish. Tells whether the flight recorder shall speak.
     #[cold]
     #[inline(never)]
     fn judge(
@@ -186,7 +213,7 @@ impl LogsinkLayer {
         judged: Option<&Judged>,
         now: u64,
         scratch: &mut Vec<u8>,
-    ) -> Result<(), Reason> {
+    ) -> Result<bool, Reason> {
         let active = self.reload.active();
         let view = RecordView::new(draft.written(), active.rules.service(), callsite.severity);
         let verdict = match judged.filter(|judged| judged.is_of(self.id, active.generation)) {
@@ -205,7 +232,7 @@ impl LogsinkLayer {
                 return Err(draft.refusal());
             }
         }
-        Ok(())
+        Ok(verdict.release)
     }
 }
 

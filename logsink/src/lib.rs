@@ -57,7 +57,6 @@ mod clock;
 mod encode;
 mod handshake;
 mod queue;
-#[allow(dead_code, reason = "the layer and the worker do not use it yet")]
 mod recorder;
 mod sync;
 

@@ -107,6 +107,7 @@ pub struct Metrics {
     retries: AtomicU64,
     splits: AtomicU64,
     client_lines: AtomicU64,
+    recorder: [AtomicU64; 5],
     /// The counters of the sinks beside the main one.
     sinks: Mutex<Vec<(String, Arc<Metrics>)>>,
 }
@@ -164,6 +165,13 @@ impl Metrics {
         self.sinks.lock().unwrap_or_else(PoisonError::into_inner).push((sink, metrics));
     }
 
+    /// What the flight recorder has counted so far.
+    pub(crate) fn recorder(&self, counts: Recorder) {
+        let Recorder { recorded, released, refused, no_room, unanswered } = counts;
+        let counts = [recorded, released, refused, no_room, unanswered];
+        self.recorder.iter().zip(counts).for_each(|(kept, count)| kept.store(count, Relaxed));
+    }
+
     /// Records dropped for this reason so far, of all levels.
     pub fn dropped_for(&self, reason: Reason) -> u64 {
         self.dropped[reason as usize].iter().map(|count| count.load(Relaxed)).sum()
@@ -189,6 +197,8 @@ impl Metrics {
         let sinks = sinks.collect();
         // Outcomes before the drain counter: in flight is then never negative.
         let sent = self.sent.load(Relaxed);
+        let [recorded, released, refused, no_room, unanswered] =
+            self.recorder.each_ref().map(|count| count.load(Relaxed));
         let mut dropped = Vec::new();
         for reason in Reason::ALL {
             for (index, count) in self.dropped[reason as usize].iter().enumerate() {
@@ -208,6 +218,7 @@ impl Metrics {
             retries: self.retries.load(Relaxed),
             splits: self.splits.load(Relaxed),
             client_lines: self.client_lines.load(Relaxed),
+            recorder: Recorder { recorded, released, refused, no_room, unanswered },
             sinks,
         }
     }
@@ -266,8 +277,27 @@ pub struct Snapshot {
     pub splits: u64,
     /// Lines that client libraries below a transport wanted to log.
     pub client_lines: u64,
+    /// What the flight recorder did, as of the worker's last round (a fifth of a second at most, or the last flush).
+    pub recorder: Recorder,
     /// The sinks beside the main one: those of `[[sink]]` in their order, then the console.
     pub sinks: Vec<SinkSnapshot>,
+}
+
+/// What became of the events that the flight recorder was to keep. None of them counts as lost: nobody had asked for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recorder {
+    /// Events that were recorded, whatever became of them.
+    pub recorded: u64,
+    /// Of these, events that were handed on to be sent; rules may have dropped more.
+    pub released: u64,
+    /// Events that were not recorded because the worker was just reading their thread's ring, or because they were made
+    /// inside another event or while their thread ended.
+    pub refused: u64,
+    /// Events that were not recorded because every ring belonged to another thread.
+    pub no_room: u64,
+    /// Errors whose span trees were not looked for: there were too many at a time.
+    pub unanswered: u64,
 }
 
 impl Snapshot {
@@ -285,7 +315,12 @@ impl Snapshot {
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sent {} of {} records in {} batches ({} bytes)", self.sent, self.drained, self.batches, self.bytes)?;
-        for (name, count) in [("retries", self.retries), ("splits", self.splits), ("truncated", self.truncated)] {
+        for (name, count) in [
+            ("retries", self.retries),
+            ("splits", self.splits),
+            ("truncated", self.truncated),
+            ("released", self.recorder.released),
+        ] {
             if count > 0 {
                 write!(f, ", {name} {count}")?;
             }

@@ -24,7 +24,7 @@ use std::sync::{
 
 use self::ring::{Ring, SEGMENT_BYTES};
 pub(crate) use self::{pen::Pen, ring::SEGMENTS_MIN};
-use crate::{handshake::Fences, queue::Waker};
+use crate::{handshake::Fences, metrics, queue::Waker};
 
 /// The attribute, `true`, of a record that was sent from here.
 pub(crate) const MARK: &str = "logsink.recorded";
@@ -53,22 +53,10 @@ pub(crate) struct Recorder {
 /// What the recorder counts beside what its rings do.
 #[derive(Debug, Default)]
 struct Counts {
+    released: AtomicU64,
     refused: AtomicU64,
     no_room: AtomicU64,
     unanswered: AtomicU64,
-}
-
-/// What became of the events that were to be recorded, since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Recorded {
-    /// Events in a ring, whatever became of them.
-    pub(crate) recorded: u64,
-    /// Not recorded since the ring was being read, or the event was made inside another one.
-    pub(crate) refused: u64,
-    /// Not recorded because all rings had an owner.
-    pub(crate) no_room: u64,
-    /// Errors whose span trees stayed where they were: too many at a time.
-    pub(crate) unanswered: u64,
 }
 
 /// No code that can panic runs under these locks except allocation, so a poisoned one still holds sound data.
@@ -110,17 +98,23 @@ impl Recorder {
         self.waker.wake();
     }
 
+    /// The worker has handed on this many records.
+    pub(crate) fn released(&self, records: u64) {
+        self.counts.released.fetch_add(records, Ordering::Relaxed);
+    }
+
     /// An event was not recorded, for another reason than room.
     pub(crate) fn refuse(&self) {
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// All counters.
-    pub(crate) fn recorded(&self) -> Recorded {
+    pub(crate) fn counts(&self) -> metrics::Recorder {
         let recorded = lock(&self.rings).iter().map(|ring| ring.recorded.load(Ordering::Relaxed)).sum();
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let Counts { refused, no_room, unanswered } = &self.counts;
-        Recorded { recorded, refused: read(refused), no_room: read(no_room), unanswered: read(unanswered) }
+        let Counts { released, refused, no_room, unanswered } = &self.counts;
+        let [released, refused, no_room, unanswered] = [released, refused, no_room, unanswered].map(read);
+        metrics::Recorder { recorded, released, refused, no_room, unanswered }
     }
 
     /// A ring for a thread: a new one, or else the one that has been without an owner for longest.
@@ -149,10 +143,14 @@ pub(crate) struct Releaser {
 }
 
 impl Releaser {
-    /// To be made once for a recorder, on the thread that will call it.
+    /// To be made once for a recorder.
     pub(crate) fn new(recorder: Arc<Recorder>) -> Self {
-        recorder.fences.prepare();
         Self { recorder, keys: Vec::new(), found: Vec::new() }
+    }
+
+    /// Does now what would make the first release slow.
+    pub(crate) fn prepare(&self) {
+        self.recorder.fences.prepare();
     }
 
     /// The recorder.

@@ -16,7 +16,10 @@ use arc_swap::{ArcSwap, Guard};
 use tracing_core::{Dispatch, subscriber::NoSubscriber};
 
 use crate::{
-    filter::rules::{BaseFilter, Document, RuleError, RuleSet},
+    filter::{
+        recording::Recording,
+        rules::{BaseFilter, Document, RuleError, RuleSet},
+    },
     voice::say,
 };
 
@@ -59,6 +62,8 @@ pub struct Reload {
     expiry_ns: AtomicU64,
     /// The base filter where no document has one: that of the rules the process started with.
     base: BaseFilter,
+    /// What the flight recorder wants of the events that no rule does. No document changes it.
+    recording: Option<Recording>,
     /// Held while a swap is under way, so that they come one after the other. The hot path never takes it.
     swapping: Mutex<()>,
     status: Mutex<Status>,
@@ -67,7 +72,13 @@ pub struct Reload {
 impl Reload {
     /// Begins with these rules. Their base filter and service stay for the documents that come later.
     pub fn new(initial: RuleSet) -> Arc<Self> {
+        Self::with_recording(initial, None)
+    }
+
+    /// As [`Reload::new`], beside a flight recorder.
+    pub(crate) fn with_recording(initial: RuleSet, recording: Option<Recording>) -> Arc<Self> {
         Arc::new(Self {
+            recording,
             base: initial.base().clone(),
             generation: AtomicU64::new(1),
             expiry_ns: AtomicU64::new(initial.next_expiry(unix_now_ns()).unwrap_or(u64::MAX)),
@@ -80,6 +91,11 @@ impl Reload {
     /// The snapshot in force. Load it once per event; never hold it across an `.await`.
     pub fn active(&self) -> Guard<Arc<Active>> {
         self.active.load()
+    }
+
+    /// What the flight recorder wants; `None` when it is off.
+    pub(crate) fn recording(&self) -> Option<&Recording> {
+        self.recording.as_ref()
     }
 
     /// Rises with each swap: what was derived from an older snapshot is out of date.

@@ -41,6 +41,9 @@ pub(crate) struct Context {
     epoch: u64,
     /// [`SpanFields::serial`] of the innermost span, never used again; 0 for none.
     serial: u64,
+    /// The same of the outermost span: what the flight recorder keeps events together by. Of spans nested deeper than
+    /// [`DEPTH_MAX`], of one of those in between. 0 outside of any span.
+    pub(crate) root: u64,
     /// Attributes, then (from `ids_at`) the trace's fields.
     bytes: Vec<u8>,
     ids_at: usize,
@@ -125,16 +128,19 @@ impl Context {
         let epoch = epoch();
         if capture.spans {
             self.push(name::SPAN_NAME, |out| push_text(out, name::SPAN_NAME, leaf.name()));
-            self.names.clear();
-            // From the innermost out: a name that is there already stays.
-            for span in leaf.scope().take(DEPTH_MAX) {
-                self.names.push(span.name());
-                if let Some(fields) = span.extensions().get::<SpanFields>() {
-                    fields.iter().filter(|(name, _)| *name != name::SPAN_PATH).for_each(|(name, encoded)| {
-                        self.push(name, |out| out.extend_from_slice(encoded));
-                    });
-                }
+        }
+        self.root = 0;
+        self.names.clear();
+        // From the innermost out: a name that is there already stays.
+        for span in leaf.scope().take(DEPTH_MAX) {
+            self.names.push(span.name());
+            if let Some(fields) = span.extensions().get::<SpanFields>() {
+                self.root = fields.serial();
+                let shown = fields.iter().filter(|(name, _)| capture.spans && *name != name::SPAN_PATH);
+                shown.for_each(|(name, encoded)| self.push(name, |out| out.extend_from_slice(encoded)));
             }
+        }
+        if capture.spans {
             self.push_path();
         }
         self.ids_at = self.bytes.len();
@@ -158,7 +164,7 @@ impl Context {
     }
 
     fn clear(&mut self) {
-        (self.span, self.serial, self.epoch) = (0, 0, 0);
+        (self.span, self.serial, self.root, self.epoch) = (0, 0, 0, 0);
         self.bytes.clear();
         self.attributes.clear();
         self.name_bits = 0;

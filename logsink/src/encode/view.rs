@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{FRAME_BYTES, padded, push_attribute, push_delimited, tag};
+use super::{FRAME_BYTES, Scalar, padded, push_attribute, push_delimited, tag};
 use crate::{
     Severity,
     filter::{
@@ -25,6 +25,13 @@ pub(crate) struct RecordView<'r> {
 impl<'r> RecordView<'r> {
     pub(crate) fn new(record: &'r [u8], service: &'r str, severity: Severity) -> Self {
         Self { record, service, severity }
+    }
+
+    /// As [`RecordView::new`], with the severity that the record has.
+    pub(crate) fn of(record: &'r [u8], service: &'r str) -> Self {
+        let view = Self::new(record, service, Severity::UNSPECIFIED);
+        let number = view.find(tag::SEVERITY_NUMBER).and_then(varint).map_or(0, |(number, _)| number);
+        Self { severity: Severity(u8::try_from(number).unwrap_or_default()), ..view }
     }
 
     fn fields(&self) -> Fields<'r> {
@@ -110,6 +117,20 @@ pub(crate) fn rewrite(record: &[u8], level: Option<Severity>, redact: Redactions
     }
     let length = out.len() - FRAME_BYTES;
     out[1..FRAME_BYTES].copy_from_slice(&padded(length));
+}
+
+/// Appends `record` to `out` with the attribute `key`, true, in the place of one that it may have.
+pub(crate) fn mark(record: &[u8], key: &str, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[FRAME_TAG, 0, 0, 0]);
+    for field in (Fields { rest: &record[FRAME_BYTES..] }) {
+        if field.tag != tag::ATTRIBUTE || key_value(field.payload).0 != key.as_bytes() {
+            out.extend_from_slice(field.whole);
+        }
+    }
+    push_attribute(out, key, Scalar::bool(true).as_bytes());
+    let length = out.len() - start - FRAME_BYTES;
+    out[start + 1..start + FRAME_BYTES].copy_from_slice(&padded(length));
 }
 
 /// One field of a protobuf message.

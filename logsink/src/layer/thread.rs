@@ -27,13 +27,22 @@ pub(super) struct State {
     pub(super) callsites: Cache,
     pub(super) around: Around,
     pub(super) writer: Writer,
+    /// Writes for the flight recorder, from the first event on that is recorded.
+    pub(super) recording: Option<Writer>,
     /// Where a rule's changes are written.
     pub(super) scratch: Vec<u8>,
 }
 
 impl State {
     fn new(layer: u64, writer: Writer) -> Box<Self> {
-        Box::new(Self { layer, callsites: Cache::new(), around: Around::default(), writer, scratch: Vec::new() })
+        Box::new(Self {
+            layer,
+            callsites: Cache::new(),
+            around: Around::default(),
+            writer,
+            recording: None,
+            scratch: Vec::new(),
+        })
     }
 }
 

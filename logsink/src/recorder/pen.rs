@@ -13,11 +13,11 @@ use super::{
 /// One of the keys for what is outside of any span: serial numbers of spans do not come this far.
 const THREAD_KEY: u64 = 1 << 63;
 
-/// Writes entries. A record is written at [`Pen::place`], or, when that is too small, from [`Pen::advance`] on, and
-/// becomes an entry with [`Pen::publish`].
+/// Writes entries. A record is written at [`Pen::place`], or, when that is too small, at the place after [`Pen::advance`],
+/// and becomes an entry with [`Pen::publish`].
 #[derive(Debug)]
 pub(crate) struct Pen {
-    recorder: Arc<Recorder>,
+    pub(super) recorder: Arc<Recorder>,
     /// Taken at the first event.
     ring: Option<Arc<Ring>>,
     /// The key of events outside of any span.
@@ -36,54 +36,47 @@ unsafe impl Send for Pen {}
 impl Pen {
     pub(crate) fn new(recorder: &Arc<Recorder>) -> Self {
         let key = THREAD_KEY | recorder.owners.fetch_add(1, Ordering::Relaxed);
-        let (start, used) = (NonNull::dangling(), SEGMENT_BYTES);
-        Self { recorder: recorder.clone(), ring: None, key, refused_at: None, start, used }
-    }
-
-    /// Whether it writes for this recorder.
-    #[inline]
-    pub(crate) fn writes_to(&self, recorder: &Arc<Recorder>) -> bool {
-        Arc::ptr_eq(&self.recorder, recorder)
+        let start = NonNull::dangling();
+        Self { recorder: recorder.clone(), ring: None, key, refused_at: None, start, used: 0 }
     }
 
     /// The key of events outside of any span; `None` when nothing can be recorded under it yet.
-    #[inline]
     pub(crate) fn key(&self) -> Option<u64> {
         self.ring.is_some().then_some(self.key)
     }
 
-    /// Where the next record may be written, and how many bytes; `None` when there is no ring for this thread.
-    #[inline]
-    pub(crate) fn place(&mut self) -> Option<(NonNull<u8>, usize)> {
-        if self.ring.is_none() {
-            self.take_ring()?;
-        }
-        let at = self.used + HEADER_BYTES;
-        match SEGMENT_BYTES.checked_sub(at) {
-            // SAFETY: `at` is at most the segment's size.
-            Some(capacity) => Some((unsafe { self.start.add(at) }, capacity)),
-            // Not even the header fits.
-            None => Some((self.start, 0)),
-        }
+    /// Sees to it that there is a ring; `false`, counted, when none is left for this thread.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        self.ring.is_some() || self.take_ring()
     }
 
-    /// Forgets the oldest segment; the next record is written there. `None`, counted, while the ring is being read.
-    #[cold]
-    pub(crate) fn advance(&mut self) -> Option<(NonNull<u8>, usize)> {
-        let start = self.ring.as_ref()?.advance(self.recorder.fences);
-        let Some(start) = start else {
-            self.recorder.refuse();
-            return None;
-        };
-        (self.start, self.used) = (start, 0);
-        self.place()
+    /// The start of the present segment, and how many of its bytes stand before the next record; the others may be written.
+    /// To be called when it is ready.
+    #[inline]
+    pub(crate) fn place(&self) -> (NonNull<u8>, usize) {
+        (self.start, (self.used + HEADER_BYTES).min(SEGMENT_BYTES))
+    }
+
+    /// Whether a segment is there for the next record alone.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Forgets the oldest segment, so that the next place is there; `false`, with nothing changed, while the ring is being
+    /// read.
+    pub(crate) fn advance(&mut self) -> bool {
+        let start = self.ring.as_ref().and_then(|ring| ring.advance(self.recorder.fences));
+        if let Some(start) = start {
+            (self.start, self.used) = (start, 0);
+        }
+        start.is_some()
     }
 
     /// Makes an entry of the framed record of `length` bytes that stands at [`Pen::place`], under this key (0: the
-    /// thread's own). Counts what cannot be.
+    /// thread's own); `false`, with nothing changed, while the ring is being read.
     #[inline]
-    pub(crate) fn publish(&mut self, length: usize, key: u64) {
-        let Some(ring) = &self.ring else { return };
+    pub(crate) fn publish(&mut self, length: usize, key: u64) -> bool {
+        let Some(ring) = &self.ring else { return false };
         let key = if key == 0 { self.key } else { key };
         let end = self.used + HEADER_BYTES + length;
         assert!(end <= SEGMENT_BYTES);
@@ -91,26 +84,26 @@ impl Pen {
         header[..8].copy_from_slice(&key.to_le_bytes());
         // SAFETY: inside the segment, by the line above; unpublished bytes are this value's own.
         unsafe { self.start.add(self.used).cast().write(header) };
-        if ring.publish(end, key, self.recorder.fences) {
+        let published = ring.publish(end, key, self.recorder.fences);
+        if published {
             self.used = end;
-        } else {
-            self.recorder.refuse();
         }
+        published
     }
 
     #[cold]
-    fn take_ring(&mut self) -> Option<()> {
+    fn take_ring(&mut self) -> bool {
         let leavings = self.recorder.leavings.load(Ordering::Acquire);
         // Without a look at the rings when none has become free since the last one.
         let ring = (self.refused_at != Some(leavings)).then(|| self.recorder.take_ring()).flatten();
         let Some(ring) = ring else {
             self.refused_at = Some(leavings);
             self.recorder.counts.no_room.fetch_add(1, Ordering::Relaxed);
-            return None;
+            return false;
         };
         (self.start, self.used) = ring.resume();
         self.ring = Some(ring);
-        Some(())
+        true
     }
 }
 

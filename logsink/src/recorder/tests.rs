@@ -34,20 +34,24 @@ fn read(framed: &[u8]) -> (u64, u64) {
 
 /// As a thread does it; `false` when it was not recorded.
 fn write(pen: &mut Pen, key: u64, number: u64, filling: usize) -> bool {
-    let Some((mut place, room)) = pen.place() else { return false };
+    if !pen.is_ready() {
+        return false;
+    }
     let shown = if key == 0 { pen.key().unwrap_or(0) } else { key };
     let record = record(shown, number, filling);
-    if room < record.len() {
-        match pen.advance() {
-            Some((fresh, _)) => place = fresh,
-            None => return false,
-        }
+    if SEGMENT_BYTES - pen.place().1 < record.len() && !pen.advance() {
+        pen.recorder.refuse();
+        return false;
     }
+    let (start, used) = pen.place();
+    assert!(SEGMENT_BYTES - used >= record.len());
     // SAFETY: the pen has just said that these bytes are the caller's.
-    unsafe { std::ptr::copy_nonoverlapping(record.as_ptr(), place.as_ptr(), record.len()) };
-    let before = pen.place();
-    pen.publish(record.len(), key);
-    pen.place() != before
+    unsafe { std::ptr::copy_nonoverlapping(record.as_ptr(), start.as_ptr().add(used), record.len()) };
+    let published = pen.publish(record.len(), key);
+    if !published {
+        pen.recorder.refuse();
+    }
+    published
 }
 
 fn recorder(rings: usize) -> (Arc<Recorder>, Releaser) {
@@ -85,7 +89,7 @@ fn what_is_asked_for_comes_out_once_and_in_order() {
     assert_eq!(released(&mut releaser), [(11, 7)], "the others have been sent");
     recorder.ask(99);
     assert_eq!(released(&mut releaser), []);
-    assert_eq!(recorder.recorded(), Recorded { recorded: 7, ..Recorded::default() });
+    assert_eq!(recorder.counts(), metrics::Recorder { recorded: 7, ..Default::default() });
 }
 
 #[test]
@@ -146,7 +150,7 @@ fn a_ring_is_readable_after_its_thread_until_another_needs_it() {
     let mut third = Pen::new(&recorder);
     assert!(!write(&mut third, 1, 2, 100), "there is no third ring");
     assert!(!write(&mut third, 1, 3, 100));
-    assert_eq!(recorder.recorded(), Recorded { recorded: 2, no_room: 2, ..Recorded::default() });
+    assert_eq!(recorder.counts(), metrics::Recorder { recorded: 2, no_room: 2, ..Default::default() });
     drop(second);
     drop(first);
     // It goes on where the thread that ended first has stopped.
@@ -165,7 +169,7 @@ fn more_requests_than_the_worker_can_take_are_counted() {
     let mut pen = Pen::new(&recorder);
     assert!(write(&mut pen, 7, 0, 100));
     (1..=REQUESTS_MAX as u64 + 3).for_each(|key| recorder.ask(key));
-    assert_eq!(recorder.recorded().unanswered, 3);
+    assert_eq!(recorder.counts().unanswered, 3);
     assert_eq!(released(&mut releaser), [(7, 0)]);
 }
 
@@ -220,7 +224,7 @@ fn owners_and_the_releaser_at_the_same_time() {
             assert!(before.is_none_or(|before| before < number), "once and in order");
             seen += 1;
         }
-        let counts = recorder.recorded();
+        let counts = recorder.counts();
         assert_eq!(counts.recorded, written);
         assert_eq!(counts.recorded + counts.refused, THREADS * ENTRIES);
     });

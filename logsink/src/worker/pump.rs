@@ -10,6 +10,7 @@ use super::{
     backlog::{Barrier, Revision},
     lane::Shared,
     pending::{self, Pending},
+    release::Release,
 };
 use crate::{
     batch::{Batcher, Sealed},
@@ -30,10 +31,12 @@ pub(super) struct Pump {
     pub(super) feeds: Vec<Feed>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) revision: Box<dyn Fn() -> Option<String> + Send>,
+    pub(super) release: Option<Release>,
 }
 
 impl Pump {
     pub(super) fn run(mut self) {
+        self.release.iter().for_each(Release::prepare);
         let mut since = Instant::now();
         // The rules of the previous round: what this round drains was judged by them or by newer ones.
         let mut revision: Revision = None;
@@ -60,11 +63,20 @@ impl Pump {
         }
     }
 
-    /// Takes what is in the queue; `last`: and closes it, so that nothing comes after.
+    /// Takes what is in the queue, and what the flight recorder was asked for; `last`: and closes the queue, so that nothing
+    /// comes after.
     fn drain(&mut self, since: Instant, revision: &Revision, last: bool) {
-        let Self { consumer, feeds, .. } = self;
+        let Self { consumer, feeds, release, .. } = self;
         let each = &mut |run: &[u8]| feeds.iter_mut().for_each(|feed| feed.offer(run, since, revision));
-        if last { consumer.close_and_drain(each) } else { consumer.drain(each) }
+        if last {
+            consumer.close_and_drain(each);
+        } else {
+            consumer.drain(each);
+        }
+        // After the events that asked for it, so that a reader finds the error first.
+        if let Some(release) = release {
+            release.run(each);
+        }
     }
 }
 

@@ -122,12 +122,12 @@ impl BaseFilter {
     }
 
     /// The least severe level that passes for any target; none when everything is `off`.
-    pub(super) fn least(&self) -> Threshold {
+    pub(crate) fn least(&self) -> Threshold {
         self.directives.iter().map(|(_, level)| *level).chain([self.fallback]).flatten().min()
     }
 
     /// `Some` when the answer for this severity is the same whatever the target.
-    pub(super) fn wants_any_target(&self, severity: Severity) -> Option<bool> {
+    pub(in crate::filter) fn wants_any_target(&self, severity: Severity) -> Option<bool> {
         let passes = |threshold: Threshold| threshold.is_some_and(|least| severity >= least);
         let first = passes(self.fallback);
         self.directives.iter().all(|(_, level)| passes(*level) == first).then_some(first)
