@@ -1,4 +1,5 @@
-//! What does an event cost its caller: off, silenced by a rule, kept, judged by its values, and a span around it?
+//! What does an event cost its caller: off, silenced by a rule, kept, judged by its values, kept by the flight recorder
+//! only, and a span around it?
 //!
 //! Without arguments: nanoseconds of every case. `--case NAME --events N` runs one case for callgrind, which counts only what
 //! is called from [`measured`]; `dev/hot-path-instructions` does that for all cases. What is kept goes through the real layer,
@@ -57,7 +58,7 @@ macro_rules! event {
 
 type Case = (&'static str, fn(u32));
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     ("disabled", |events| {
         (0..events).for_each(|n| tracing::trace!(user_id = n, path = "/api/v1/items", "request finished"));
     }),
@@ -67,6 +68,7 @@ const CASES: [Case; 6] = [
         let _entered = tracing::info_span!("request", user = "ada", attempt = 3_u64).entered();
         (0..events).for_each(|_| event!());
     }),
+    ("recorded", |events| (0..events).for_each(|_| event!(target: "recorded",))),
     ("judged", |events| (0..events).for_each(|_| event!(target: "judged",))),
     ("new-span", |events| {
         (0..events).for_each(|n| drop(tracing::info_span!("request", user = "ada", attempt = n).entered()));
@@ -87,6 +89,8 @@ fn main() -> anyhow::Result<()> {
     let logsink = logsink::builder()
         .alone()
         .service("bench")
+        .filter("info,recorded=off")
+        .recorder("off,recorded=info")
         // Only its name is used.
         .endpoint("stdout:")
         .rules(format!("file:{}", rules.display()))
