@@ -6,9 +6,9 @@
 //! some nanoseconds for the sake of rare moments; so where Linux offers it the side that bars pays for both, with a system
 //! call that puts a fence into every running thread.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::sync::{AtomicBool, Ordering, compiler_fence, fence, yield_now};
+use crate::sync::{AtomicBool, Instant, Ordering, barrier, compiler_fence, fence, yield_now};
 
 /// A pair of fences, of which one is cheap.
 #[derive(Debug, Clone, Copy)]
@@ -85,54 +85,4 @@ impl Actor {
         }
         true
     }
-}
-
-/// `membarrier(2)`.
-#[cfg(all(target_os = "linux", not(miri)))]
-mod barrier {
-    use libc::c_int;
-
-    use libc::{
-        MEMBARRIER_CMD_PRIVATE_EXPEDITED as FENCE, MEMBARRIER_CMD_QUERY as QUERY,
-        MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED as REGISTER,
-    };
-
-    fn membarrier(command: c_int) -> libc::c_long {
-        // SAFETY: these commands take no pointer and change nothing but the order in which memory is seen.
-        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) }
-    }
-
-    pub(super) fn is_there() -> bool {
-        let wanted = libc::c_long::from(FENCE | REGISTER);
-        // Negative when there is no such call, or a sandbox forbids it.
-        let offered = membarrier(QUERY);
-        offered >= 0 && offered & wanted == wanted
-    }
-
-    /// `false` when a sandbox set up since the start forbids it.
-    pub(super) fn register() -> bool {
-        membarrier(REGISTER) == 0
-    }
-
-    /// Registers only here (again costs nothing): that takes the system some milliseconds, which a start should not.
-    pub(super) fn fence_all_threads() {
-        let done = register() && membarrier(FENCE) == 0;
-        if !done {
-            // A sandbox set up since the start. A processor's own stores reach the others in far less than this.
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    }
-}
-
-#[cfg(not(all(target_os = "linux", not(miri))))]
-mod barrier {
-    pub(super) fn is_there() -> bool {
-        false
-    }
-
-    pub(super) fn register() -> bool {
-        false
-    }
-
-    pub(super) fn fence_all_threads() {}
 }

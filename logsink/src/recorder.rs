@@ -17,14 +17,17 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    ops::DerefMut,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use self::ring::{Ring, SEGMENT_BYTES};
 pub(crate) use self::{pen::Pen, ring::SEGMENTS_MIN};
-use crate::{handshake::Fences, metrics, queue::Waker};
+use crate::{handshake::Fences, metrics, queue::Waker, sync::Mutex};
 
 /// The attribute, `true`, of a record that was sent from here.
 pub(crate) const MARK: &str = "logsink.recorded";
@@ -60,7 +63,7 @@ struct Counts {
 }
 
 /// No code that can panic runs under these locks except allocation, so a poisoned one still holds sound data.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> impl DerefMut<Target = T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,13 +1,12 @@
 //! The memory of the queue: chunks of one allocation, each written by one thread and read by the consumer meanwhile.
 
-use std::{
-    ptr::NonNull,
-    sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
-};
+use std::{ptr::NonNull, time::Duration};
 
 use super::closing::Closing;
-use crate::handshake::Actor;
+use crate::{
+    handshake::Actor,
+    sync::{AtomicUsize, Instant, Ordering},
+};
 
 /// Large enough that changing chunks is rare (some 200 records), small enough that two stay in the second-level cache.
 pub(crate) const CHUNK_BYTES: usize = 64 * 1024;

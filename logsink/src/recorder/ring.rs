@@ -4,16 +4,12 @@
 //! two steps of the owner concern what others may read: publishing an entry and emptying the oldest segment. It takes them as
 //! an [`Actor`], so that the releaser, who bars the ring, finds it at rest.
 
-use std::{
-    ptr::NonNull,
-    sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::{array, ptr::NonNull, sync::atomic::AtomicU64 as Counter, time::Duration};
 
 use crate::{
     handshake::{Actor, Fences},
     queue::CHUNK_BYTES,
-    sync::AtomicBool,
+    sync::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 /// As large as a chunk of the queue, so that a record is cut to the same length in both.
@@ -47,9 +43,9 @@ pub(super) struct Ring {
     /// A thread writes here. Its successor, if any, goes on where it stopped.
     pub(super) owned: AtomicBool,
     /// How many others had lost their owner before this one did.
-    pub(super) left: AtomicU64,
+    pub(super) left: Counter,
     /// Entries since the start, stored by the owner alone.
-    pub(super) recorded: AtomicU64,
+    pub(super) recorded: Counter,
 }
 
 #[derive(Debug)]
@@ -76,7 +72,7 @@ fn bit(key: u64) -> (usize, u64) {
 impl Ring {
     pub(super) fn new(segments: usize) -> Self {
         let memory = Box::leak(vec![0u8; segments * SEGMENT_BYTES].into_boxed_slice());
-        let segment = || Segment { committed: AtomicUsize::new(0), keys: [const { AtomicU64::new(0) }; KEY_WORDS] };
+        let segment = || Segment { committed: AtomicUsize::new(0), keys: array::from_fn(|_| AtomicU64::new(0)) };
         Self {
             base: NonNull::from(memory).cast(),
             segments: (0..segments).map(|_| segment()).collect(),
@@ -84,8 +80,8 @@ impl Ring {
             owner: Actor::new(),
             barred: AtomicBool::new(false),
             owned: AtomicBool::new(true),
-            left: AtomicU64::new(0),
-            recorded: AtomicU64::new(0),
+            left: Counter::new(0),
+            recorded: Counter::new(0),
         }
     }
 

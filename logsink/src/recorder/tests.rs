@@ -196,7 +196,7 @@ fn owners_and_the_releaser_at_the_same_time() {
                         let key = 1 + number % KEYS;
                         let number = thread << 32 | number;
                         written += u64::from(write(&mut pen, key, number, (number % 700) as usize));
-                        if number % 64 == 0 {
+                        if number.is_multiple_of(64) {
                             recorder.ask(key);
                         }
                     }

@@ -320,7 +320,7 @@ fn releases_under_load_are_whole_and_of_the_tree_that_was_asked_for() {
                             for step in 0..20_u64 {
                                 debug!(step, text = &"abcdefghijklmnopqrst"[..step as usize], "step {step}");
                             }
-                            if request % 7 == 0 {
+                            if request.is_multiple_of(7) {
                                 error!("it fails");
                             }
                         }
