@@ -1,7 +1,7 @@
 # Every command that a user, a developer or CI runs. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build check fmt clippy doc deny msrv deploy-check check-instructions test test-unit bench bench-instructions stack stack-stop clean
+.PHONY: help demo build check fmt clippy doc deny msrv deploy-check check-instructions test test-unit models bench bench-instructions stack stack-stop clean
 SHELL := /bin/bash
 
 # Everything, Kafka over TLS included, which needs OpenSSL's headers. In this form cargo builds one set of artifacts for every
@@ -59,6 +59,9 @@ test: ## real Kafka, Elasticsearch and etcd on free ports, every test, and the s
 test-unit: ## the unit tests, which need no server
 	@dev/setup build
 	cargo test --workspace --features $(FEATURES) --lib --bins
+
+models: ## every interleaving of the lock-free parts, by loom (part of `make test`)
+	cargo test -p logsink-models
 
 bench: ## the benches below benches/
 	@dev/setup build

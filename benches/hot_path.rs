@@ -1,4 +1,5 @@
-//! What does an event cost its caller: off, silenced by a rule, kept, judged by its values, and a span around it?
+//! What does an event cost its caller: off, silenced by a rule, kept, judged by its values, kept by the flight recorder
+//! only, and a span around it?
 //!
 //! A span is compared with what it costs under tracing-subscriber's registry and a layer that does nothing, in a process of
 //! its own. (Without any layer the registry never closes a span.)
@@ -62,7 +63,7 @@ macro_rules! event {
 
 type Case = (&'static str, fn(u32));
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     ("disabled", |events| {
         (0..events).for_each(|n| tracing::trace!(user_id = n, path = "/api/v1/items", "request finished"));
     }),
@@ -72,6 +73,7 @@ const CASES: [Case; 6] = [
         let _entered = tracing::info_span!("request", user = "ada", attempt = 3_u64).entered();
         (0..events).for_each(|_| event!());
     }),
+    ("recorded", |events| (0..events).for_each(|_| event!(target: "recorded",))),
     ("judged", |events| (0..events).for_each(|_| event!(target: "judged",))),
     ("new-span", new_spans),
 ];
@@ -118,6 +120,8 @@ fn main() -> anyhow::Result<()> {
     let logsink = logsink::builder()
         .alone()
         .service("bench")
+        .filter("info,recorded=off")
+        .recorder("off,recorded=info")
         // Only its name is used.
         .endpoint("stdout:")
         .rules(format!("file:{}", rules.display()))

@@ -14,7 +14,10 @@ use tracing_core::Metadata;
 use crate::{
     Severity,
     encode::{Scalar, event::EXCEPTION_MESSAGE, push_attribute, push_delimited, push_text, tag},
-    filter::rules::{Interest, Plan},
+    filter::{
+        recording::Wish,
+        rules::{Interest, Plan},
+    },
     layer::Capture,
     queue::FRAME_TAG,
     reload::Reload,
@@ -166,6 +169,10 @@ pub(crate) struct Judged {
     pub(crate) plan: Plan,
     /// Whether the console may show events that the rules do not want.
     pub(crate) console: bool,
+    /// Which of the events that do not pass the flight recorder keeps.
+    pub(crate) wish: Wish,
+    /// Whether an event that passes makes the flight recorder speak.
+    releases: bool,
 }
 
 impl Judged {
@@ -293,10 +300,13 @@ impl Callsite {
         if let Some(judged) = self.judged.load_full().filter(|judged| judged.stamp == stamp) {
             return judged;
         }
+        let recording = reload.recording();
         let judged = Arc::new(Judged {
             stamp,
             plan: active.rules.plan(meta),
             console: reload.console().is_some_and(|filter| filter.may_want(meta)),
+            wish: recording.map_or(Wish::Never, |recording| recording.wish(&active.rules, meta)),
+            releases: recording.is_some_and(|recording| self.severity >= recording.trigger),
         });
         self.judged.store(Some(judged.clone()));
         judged
@@ -340,6 +350,7 @@ pub(crate) struct Cache {
 pub(crate) struct Entry {
     address: usize,
     interest: Interest,
+    releases: bool,
     callsite: &'static Callsite,
     judged: Arc<Judged>,
 }
@@ -349,6 +360,8 @@ pub(crate) struct Entry {
 pub(crate) struct Known {
     pub(crate) callsite: &'static Callsite,
     pub(crate) interest: Interest,
+    /// Whether an event that passes makes the flight recorder speak.
+    pub(crate) releases: bool,
 }
 
 impl Cache {
@@ -373,7 +386,7 @@ impl Cache {
             *entry = Some(look_up());
         }
         match entry {
-            Some(entry) => Known { callsite: entry.callsite, interest: entry.interest },
+            Some(entry) => Known { callsite: entry.callsite, interest: entry.interest, releases: entry.releases },
             None => unreachable!("filled above"),
         }
     }
@@ -407,6 +420,6 @@ impl Entry {
             Interest::Never if judged.console => Interest::Sometimes,
             interest => interest,
         };
-        Self { address: address(meta), interest, callsite, judged }
+        Self { address: address(meta), interest, releases: judged.releases, callsite, judged }
     }
 }

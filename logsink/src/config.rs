@@ -7,6 +7,7 @@ mod console;
 mod endpoint;
 mod env;
 mod queue;
+mod recorder;
 mod sink;
 mod spool;
 
@@ -18,6 +19,7 @@ pub use capture::{Capture, SpanFieldsFrom};
 pub use console::Console;
 pub use endpoint::{Colour, Destination, ENDPOINT_DEFAULT, Endpoint, Format};
 pub use queue::{Level, LevelOverflow, Overflow, Queue, Threshold};
+pub use recorder::Recorder;
 pub use sink::Sink;
 pub use spool::Spool;
 
@@ -70,6 +72,8 @@ pub struct Config {
     pub queue: Queue,
     /// Where events wait on disk, with `queue.overflow = "spill"`.
     pub spool: Spool,
+    /// The flight recorder, which is off unless it has a filter.
+    pub recorder: Recorder,
     /// When a batch is cut.
     pub batch: Batch,
     /// How a batch is sent.
@@ -300,6 +304,7 @@ impl Config {
         if self.service.as_deref().is_some_and(|service| service.trim().is_empty()) {
             return refuse("service", "is empty: write the service's name or leave it out");
         }
+        self.recorder.validate()?;
         within("batch.bytes_max", self.batch.bytes_max, BATCH_BYTES_MIN, BATCH_BYTES_MAX)?;
         within("batch.records_max", self.batch.records_max, 1, u32::MAX)?;
         within("batch.age_ms_max", self.batch.age_ms_max, 1, 60_000)?;

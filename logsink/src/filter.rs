@@ -4,6 +4,7 @@
 //! bytes): both show themselves through [`EventView`].
 
 pub mod expr;
+pub(crate) mod recording;
 pub mod rules;
 
 use std::borrow::Cow;

@@ -31,10 +31,11 @@ use crate::{
     layer::Capture,
     metrics::Metrics,
     queue,
+    recorder::Recorder,
     reload::{self, Reload},
     source::{self, RuleSource},
     transport::{self, Transport},
-    worker::{self, Worker},
+    worker::{self, Release, Worker},
 };
 
 /// Starts the library with the settings of `logsink.toml` and the environment, and makes it the process's `tracing`
@@ -131,6 +132,13 @@ impl Builder {
     pub fn filter(self, directives: impl Into<String>) -> Self {
         let directives = directives.into();
         self.configure(|config| config.filter = Some(directives))
+    }
+
+    /// Switches the flight recorder on: events that the rules do not let pass and this filter does are kept in memory, and sent
+    /// when an error happens in the same span tree. In `EnvFilter` directive syntax without spans: `debug,hyper=info`.
+    pub fn recorder(self, directives: impl Into<String>) -> Self {
+        let directives = directives.into();
+        self.configure(|config| config.recorder.filter = Some(directives))
     }
 
     /// Where rules come from: `file:/path`, `etcd://host:2379`, `push` or `none`.
@@ -249,8 +257,14 @@ impl Builder {
 
         let console = if sole { config.console.endpoint(&config) } else { None };
         let console_filter = if console.is_some() { config.console_filter()? } else { None };
-        let reload = Reload::with_console(rules_at_start(&config, &service)?, console_filter);
+        let recording = config.recorder.recording()?;
+        let reload = Reload::beside(rules_at_start(&config, &service)?, console_filter, recording);
         let metrics = Arc::new(Metrics::new());
+        let (producer, consumer) = queue::channel(config.queue.channel());
+        let recorder = reload.recording().map(|_| {
+            let crate::config::Recorder { ring_bytes, bytes_max, .. } = config.recorder;
+            Recorder::new(ring_bytes, bytes_max, consumer.waker())
+        });
 
         // From the end of the flow to its beginning.
         let envelope = Arc::new(Envelope::new(&resource::attributes(&config, &service, &instance)));
@@ -261,10 +275,10 @@ impl Builder {
             has_local: console.is_some() && config.console_filter.is_some(),
             own: repeats(reload.clone()),
             revision: revision(reload.clone()),
+            release: recorder.clone().map(|recorder| Release::new(recorder, reload.clone(), metrics.clone())),
             tick: tick(reload.clone(), sole),
         };
         let flush_timeout = Duration::from_millis(config.send.flush_timeout_ms);
-        let (producer, consumer) = queue::channel(config.queue.channel());
         let outside = Outside {
             sinks,
             config,
@@ -274,7 +288,10 @@ impl Builder {
             reload: reload.clone(),
         };
         let worker = Worker::start(consumer, settings, move || outside.build())?;
-        let layer = LogsinkLayer::new(producer, reload.clone(), metrics.clone(), capture);
+        let mut layer = LogsinkLayer::new(producer, reload.clone(), metrics.clone(), capture);
+        if let Some(recorder) = recorder {
+            layer = layer.recording(recorder);
+        }
         Ok((layer, Guard::new(worker, metrics, reload, instance, flush_timeout)))
     }
 }

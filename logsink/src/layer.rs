@@ -1,5 +1,7 @@
 //! The `tracing` layer: event → filter → encode → queue, on the caller's thread.
 //!
+//! What the rules do not want and the flight recorder does goes to the recorder's ring instead of the queue.
+//!
 //! It never blocks, takes no lock that the worker holds while it works, and allocates nothing in steady state. When the
 //! queue is full the event is dropped and counted.
 //!
@@ -13,6 +15,7 @@ mod capture;
 mod filter;
 #[cfg(feature = "opentelemetry")]
 mod otel;
+mod recorded;
 mod thread;
 
 #[cfg(test)]
@@ -26,11 +29,11 @@ use std::sync::{
 use tracing_core::{Event, LevelFilter, Metadata, Subscriber, span, subscriber::Interest as CallsiteInterest};
 use tracing_subscriber::{Layer, filter::Filtered, layer::Context as LayerContext, registry::LookupSpan};
 
-use self::thread::State;
 pub use self::{
     capture::{Capture, FieldNames, SpanFields},
     filter::RulesFilter,
 };
+use self::{recorded::Ring, thread::State};
 use crate::{
     Severity,
     callsite::{self, Callsite, Entry, Judged, Known},
@@ -42,6 +45,7 @@ use crate::{
     filter::{EventView as _, Fate, rules::Interest},
     metrics::{Metrics, Reason},
     queue::{Draft, LOCAL_TAG, Producer},
+    recorder::Recorder,
     reload::Reload,
     span::{self as spans, stack::Stack},
 };
@@ -54,6 +58,7 @@ pub struct LogsinkLayer {
     reload: Arc<Reload>,
     metrics: Arc<Metrics>,
     capture: Capture,
+    recorder: Option<Arc<Recorder>>,
     /// In a subscriber's only layer: what it wants, the subscriber wants.
     filter: Option<RulesFilter>,
     #[cfg(feature = "opentelemetry")]
@@ -76,10 +81,17 @@ impl LogsinkLayer {
             reload,
             metrics,
             capture,
+            recorder: None,
             filter: None,
             #[cfg(feature = "opentelemetry")]
             tracer: otel::Tracer::default(),
         }
+    }
+
+    /// Records what the recorder's filter in `reload` wants.
+    pub(crate) fn recording(mut self, recorder: Arc<Recorder>) -> Self {
+        self.recorder = Some(recorder);
+        self
     }
 
     /// The layer with its filter in front: what a subscriber should be given.
@@ -112,11 +124,15 @@ impl LogsinkLayer {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let State { callsites, around, writer, scratch, .. } = state;
+        let State { callsites, around, writer, recording, scratch, .. } = state;
         let meta = event.metadata();
-        let Known { callsite, interest } = callsites.get(meta, self.reload.generation(), || self.look_up(meta));
+        let Known { callsite, interest, mut releases } =
+            callsites.get(meta, self.reload.generation(), || self.look_up(meta));
         if interest == Interest::Never {
-            return Err(Reason::FilteredByBase);
+            let around = around.get(self, stack, event, context);
+            let ring =
+                Ring { recording, around, callsite, judged: callsites.judged(meta), is_stray: writer.is_stray() };
+            return self.record(ring, event);
         }
         let around = around.get(self, stack, event, context);
         let now = clock::now();
@@ -131,9 +147,30 @@ impl LogsinkLayer {
             return Err(encoder.draft.refusal());
         }
         if interest == Interest::Sometimes {
-            self.judge(&mut encoder.draft, callsite, callsites.judged(meta), now, scratch)?;
+            let judged = callsites.judged(meta);
+            match self.judge(&mut encoder.draft, callsite, judged, now, scratch) {
+                Ok(Judgement::Passes { release }) => releases |= release,
+                Ok(Judgement::Local(reason)) => {
+                    releases = false;
+                    if reason == Reason::FilteredByBase {
+                        let ring = Ring { recording, around, callsite, judged, is_stray: encoder.draft.is_of_stray() };
+                        // The console gets it whether or not it is recorded as well.
+                        let _ = self.record_written(ring, encoder.draft.written());
+                    }
+                    // What goes to the console alone the sinks' counters need not know.
+                    encoder.draft.written()[0] = LOCAL_TAG;
+                }
+                Err(Reason::FilteredByBase) => {
+                    let ring = Ring { recording, around, callsite, judged, is_stray: encoder.draft.is_of_stray() };
+                    return self.record_written(ring, encoder.draft.written());
+                }
+                Err(reason) => return Err(reason),
+            }
         }
         encoder.draft.commit()?;
+        if releases {
+            self.release(recording.as_ref(), around);
+        }
         let truncated = encoder.truncated + around.left_out;
         if truncated > 0 {
             self.count_truncated(truncated);
@@ -163,7 +200,7 @@ impl LogsinkLayer {
         (0..values).for_each(|_| self.metrics.truncated());
     }
 
-    /// Asks the rules about a complete record, and changes it as they wish.
+    /// Asks the rules about a complete record, and changes it as they wish. Tells whether the flight recorder shall speak.
     #[cold]
     #[inline(never)]
     fn judge(
@@ -173,7 +210,7 @@ impl LogsinkLayer {
         judged: Option<&Judged>,
         now: u64,
         scratch: &mut Scratch,
-    ) -> Result<(), Reason> {
+    ) -> Result<Judgement, Reason> {
         let active = self.reload.active();
         let view = RecordView::of(draft.written(), active.rules.service(), callsite);
         let mut verdict = match judged.filter(|judged| judged.is_of(self.id, active.generation)) {
@@ -187,22 +224,21 @@ impl LogsinkLayer {
             Fate::DropByRule(_) => Some(Reason::FilteredByRule),
         };
         let local = match (dropped, self.reload.console()) {
-            (None, _) => false,
-            (Some(_), Some(filter)) if filter.wants(view.target(), callsite.severity) => true,
+            (Some(reason), Some(filter)) if filter.wants(view.target(), callsite.severity) => Some(reason),
             (Some(reason), _) => return Err(reason),
+            (None, _) => None,
         };
-        if local {
+        if local.is_some() {
             (verdict.level, verdict.repeated) = (None, 0);
             verdict.edits = active.rules.edits_of(&view, now);
         }
         if verdict.changes() && rewrite(draft.written(), &verdict, scratch) && !draft.replace(&scratch.record) {
             return Err(draft.refusal());
         }
-        if local {
-            // It goes to the console alone, which the sinks' counters need not know.
-            draft.written()[0] = LOCAL_TAG;
-        }
-        Ok(())
+        Ok(match local {
+            Some(reason) => Judgement::Local(reason),
+            None => Judgement::Passes { release: verdict.release },
+        })
     }
 }
 
@@ -212,6 +248,14 @@ impl LogsinkLayer {
     fn refused(&self, reason: Reason, event: &Event<'_>) {
         self.metrics.dropped(reason, Severity::from(event.metadata().level()));
     }
+}
+
+/// What becomes of a record that somebody wants.
+enum Judgement {
+    /// The sinks get it; the flight recorder may have to speak.
+    Passes { release: bool },
+    /// The console alone gets it: the rules drop it for this reason.
+    Local(Reason),
 }
 
 /// Counts an event whose values panic while they are formatted: dropped by nothing but the panic.

@@ -23,6 +23,14 @@
 //! - Which events are wanted may change at any time: [`filter::rules`] come from a file, etcd or the server, and an event that
 //!   no rule wants costs what a disabled `tracing` event costs.
 //!
+//! # Detail where something went wrong
+//!
+//! With `[recorder] filter = "debug"` in `logsink.toml`, `LOGSINK_RECORDER=debug` or [`Builder::recorder`], events that the rules
+//! do not let pass are kept in memory, a few hundred per thread ([`config::Recorder`] has the bounds). When an event of level
+//! error is sent, or a rule says `then = "release"`, what was kept of its span tree (all spans below the same outermost one,
+//! on whatever threads; outside of any span, what its thread kept there) is sent too, with the attribute
+//! `logsink.recorded = true`. The rules redact and drop it as any other event. [`Snapshot::recorder`] counts.
+//!
 //! # Cargo features
 //!
 //! | feature | | brings |
@@ -56,7 +64,10 @@ mod span;
 // encode → queue
 mod clock;
 mod encode;
+mod handshake;
 mod queue;
+mod recorder;
+mod sync;
 
 // batch → transport
 mod batch;

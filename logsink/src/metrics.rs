@@ -125,6 +125,7 @@ pub struct Metrics {
     splits: AtomicU64,
     spooled: AtomicU64,
     client_lines: AtomicU64,
+    recorder: [AtomicU64; 5],
     /// The counters of the sinks beside the main one.
     sinks: Mutex<Vec<(String, Arc<Metrics>)>>,
     /// `None` before a Kafka client has said anything.
@@ -195,6 +196,13 @@ impl Metrics {
         change(self.kafka.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default());
     }
 
+    /// What the flight recorder has counted so far.
+    pub(crate) fn recorder(&self, counts: Recorder) {
+        let Recorder { recorded, released, refused, no_room, unanswered } = counts;
+        let counts = [recorded, released, refused, no_room, unanswered];
+        self.recorder.iter().zip(counts).for_each(|(kept, count)| kept.store(count, Relaxed));
+    }
+
     /// Records dropped for this reason so far, of all levels.
     pub fn dropped_for(&self, reason: Reason) -> u64 {
         self.dropped[reason as usize].iter().map(|count| count.load(Relaxed)).sum()
@@ -230,6 +238,8 @@ impl Metrics {
         let sinks = sinks.collect();
         // Outcomes before the drain counter: in flight is then never negative.
         let sent = self.sent.load(Relaxed);
+        let [recorded, released, refused, no_room, unanswered] =
+            self.recorder.each_ref().map(|count| count.load(Relaxed));
         let mut dropped = Vec::new();
         for reason in Reason::ALL {
             for (index, count) in self.dropped[reason as usize].iter().enumerate() {
@@ -250,6 +260,7 @@ impl Metrics {
             splits: self.splits.load(Relaxed),
             spooled: self.spooled.load(Relaxed),
             client_lines: self.client_lines.load(Relaxed),
+            recorder: Recorder { recorded, released, refused, no_room, unanswered },
             sinks,
             kafka: self.kafka.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
@@ -311,10 +322,29 @@ pub struct Snapshot {
     pub spooled: u64,
     /// Lines that client libraries below a transport wanted to log.
     pub client_lines: u64,
+    /// What the flight recorder did, as of the worker's last round (a fifth of a second at most, or the last flush).
+    pub recorder: Recorder,
     /// The sinks beside the main one: those of `[[sink]]` in their order, then the console.
     pub sinks: Vec<SinkSnapshot>,
     /// What the Kafka client tells of itself, where there is one.
     pub kafka: Option<KafkaStatistics>,
+}
+
+/// What became of the events that the flight recorder was to keep. None of them counts as lost: nobody had asked for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recorder {
+    /// Events that were recorded, whatever became of them.
+    pub recorded: u64,
+    /// Of these, events that were handed on to be sent; rules may have dropped more.
+    pub released: u64,
+    /// Events that were not recorded because the worker was just reading their thread's ring, or because they were made
+    /// inside another event or while their thread ended.
+    pub refused: u64,
+    /// Events that were not recorded because every ring belonged to another thread.
+    pub no_room: u64,
+    /// Errors whose span trees were not looked for: there were too many at a time.
+    pub unanswered: u64,
 }
 
 impl Snapshot {
@@ -337,6 +367,7 @@ impl fmt::Display for Snapshot {
             ("splits", self.splits),
             ("truncated", self.truncated),
             ("spooled", self.spooled),
+            ("released", self.recorder.released),
         ] {
             if count > 0 {
                 write!(f, ", {name} {count}")?;

@@ -343,7 +343,7 @@ pub(crate) fn records(run: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The length of the framed record at the start of `bytes`, frame included.
-fn frame_length(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn frame_length(bytes: &[u8]) -> Option<usize> {
     let (&tag, rest) = bytes.split_first()?;
     if tag != FRAME_TAG && tag != LOCAL_TAG {
         return None;

@@ -16,7 +16,10 @@ use arc_swap::{ArcSwap, Guard};
 use tracing_core::{Dispatch, subscriber::NoSubscriber};
 
 use crate::{
-    filter::rules::{BaseFilter, Document, RuleError, RuleSet},
+    filter::{
+        recording::Recording,
+        rules::{BaseFilter, Document, RuleError, RuleSet},
+    },
     voice::say,
 };
 
@@ -61,6 +64,8 @@ pub struct Reload {
     base: BaseFilter,
     /// What the console shows whatever the rules say; `None`: it shows what they let pass.
     console: Option<BaseFilter>,
+    /// What the flight recorder wants of the events that no rule does. No document changes it.
+    recording: Option<Recording>,
     /// Held while a swap is under way, so that they come one after the other. The hot path never takes it.
     swapping: Mutex<()>,
     status: Mutex<Status>,
@@ -69,13 +74,14 @@ pub struct Reload {
 impl Reload {
     /// Begins with these rules. Their base filter and service stay for the documents that come later.
     pub fn new(initial: RuleSet) -> Arc<Self> {
-        Self::with_console(initial, None)
+        Self::beside(initial, None, None)
     }
 
-    /// As [`Reload::new`], with a console that has a filter of its own.
-    pub(crate) fn with_console(initial: RuleSet, console: Option<BaseFilter>) -> Arc<Self> {
+    /// As [`Reload::new`], beside a console that has a filter of its own, and a flight recorder.
+    pub(crate) fn beside(initial: RuleSet, console: Option<BaseFilter>, recording: Option<Recording>) -> Arc<Self> {
         Arc::new(Self {
             console,
+            recording,
             base: initial.base().clone(),
             generation: AtomicU64::new(1),
             expiry_ns: AtomicU64::new(initial.next_expiry(unix_now_ns()).unwrap_or(u64::MAX)),
@@ -93,6 +99,11 @@ impl Reload {
     /// The console's own filter.
     pub(crate) fn console(&self) -> Option<&BaseFilter> {
         self.console.as_ref()
+    }
+
+    /// What the flight recorder wants; `None` when it is off.
+    pub(crate) fn recording(&self) -> Option<&Recording> {
+        self.recording.as_ref()
     }
 
     /// Rises with each swap: what was derived from an older snapshot is out of date.

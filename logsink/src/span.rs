@@ -42,6 +42,9 @@ pub(crate) struct Context {
     epoch: u64,
     /// [`SpanFields::serial`] of the innermost span, never used again; 0 for none.
     serial: u64,
+    /// The same of the outermost span: what the flight recorder keeps events together by. Of spans nested deeper than
+    /// [`DEPTH_MAX`], of one of those in between. 0 outside of any span.
+    pub(crate) root: u64,
     /// Attributes, then (from `ids_at`) the trace's fields.
     bytes: Vec<u8>,
     ids_at: usize,
@@ -126,17 +129,21 @@ impl Context {
         let epoch = epoch();
         if capture.spans {
             self.push(name::SPAN_NAME, capture, |out| push_text(out, name::SPAN_NAME, leaf.name()));
-            self.names.clear();
-            // From the innermost out: a name that is there already stays.
-            for span in leaf.scope().take(DEPTH_MAX) {
-                self.names.push(span.name());
-                if let Some(fields) = span.extensions().get::<SpanFields>() {
-                    let wanted = |name: &str| name != name::SPAN_PATH && capture.span_fields.include(name);
-                    fields.iter().filter(|(name, _)| wanted(name)).for_each(|(name, encoded)| {
-                        self.push(name, capture, |out| out.extend_from_slice(encoded));
-                    });
-                }
+        }
+        self.root = 0;
+        self.names.clear();
+        // From the innermost out: a name that is there already stays.
+        for span in leaf.scope().take(DEPTH_MAX) {
+            self.names.push(span.name());
+            if let Some(fields) = span.extensions().get::<SpanFields>() {
+                self.root = fields.serial();
+                let wanted = |name: &str| capture.spans && name != name::SPAN_PATH && capture.span_fields.include(name);
+                fields.iter().filter(|(name, _)| wanted(name)).for_each(|(name, encoded)| {
+                    self.push(name, capture, |out| out.extend_from_slice(encoded));
+                });
             }
+        }
+        if capture.spans {
             self.push_path(capture);
         }
         self.ids_at = self.bytes.len();
@@ -160,7 +167,7 @@ impl Context {
     }
 
     fn clear(&mut self) {
-        (self.span, self.serial, self.epoch) = (0, 0, 0);
+        (self.span, self.serial, self.root, self.epoch) = (0, 0, 0, 0);
         self.bytes.clear();
         self.attributes.clear();
         self.name_bits = 0;

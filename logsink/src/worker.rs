@@ -12,6 +12,7 @@ pub(crate) mod lane;
 mod losses;
 mod pending;
 mod pump;
+mod release;
 mod send;
 pub(crate) mod spill;
 
@@ -32,6 +33,7 @@ use backlog::Barrier;
 pub(crate) use backlog::Bounds;
 use lane::{CLOSE_TIMEOUT, Lane};
 use pump::{Command, Feed, Pump, Taste};
+pub(crate) use release::Release;
 use spill::SpillingLane;
 
 /// What the worker is told at its start.
@@ -44,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) own: Own,
     /// The revision of the rules in force, when they are from a source.
     pub(crate) revision: Box<dyn Fn() -> Option<String> + Send>,
+    /// Reads the flight recorder, when there is one.
+    pub(crate) release: Option<Release>,
     /// Called some times a second on `logsink-io`, whatever the sinks do.
     pub(crate) tick: Box<dyn FnMut() + Send>,
 }
@@ -90,7 +94,7 @@ impl Worker {
     ) -> Result<Self, InitError> {
         let (commands, orders) = mpsc::channel();
         let (stop, stopped) = watch::channel(false);
-        let Settings { lanes: lane_settings, has_local, own, revision, tick } = settings;
+        let Settings { lanes: lane_settings, has_local, own, revision, release, tick } = settings;
         let lanes: Vec<_> = lane_settings.iter().map(|settings| Arc::new(lane::Shared::new(settings))).collect();
         let feeds =
             lane_settings.iter().zip(&lanes).map(|(settings, shared)| feed(settings, shared, has_local)).collect();
@@ -138,7 +142,7 @@ impl Worker {
         }
 
         let waker = consumer.waker();
-        let pump = Pump { consumer, feeds, commands: orders, own, own_records: Vec::new(), revision };
+        let pump = Pump { consumer, feeds, commands: orders, own, own_records: Vec::new(), revision, release };
         let pump = spawn("logsink", move || pump.run())?;
         Ok(Self { commands, waker, lanes, stop, threads: Mutex::new(vec![pump, io]), process: std::process::id() })
     }

@@ -130,6 +130,12 @@ impl Config {
         if let Some(value) = read("LOGSINK_RULES") {
             self.rules = Some(RulesFrom::Text(value));
         }
+        // The short form too: it is what one wants to set in a hurry.
+        text("LOGSINK_RECORDER", &mut self.recorder.filter);
+        text("LOGSINK_RECORDER_FILTER", &mut self.recorder.filter);
+        if let Some(level) = read("LOGSINK_RECORDER_TRIGGER") {
+            self.recorder.trigger = level;
+        }
         text("LOGSINK_TLS_SERVER_NAME", &mut self.tls.server_name);
         text("LOGSINK_SASL_MECHANISM", &mut self.sasl.mechanism);
         text("LOGSINK_SASL_USERNAME", &mut self.sasl.username);
@@ -187,6 +193,8 @@ impl Config {
         }
         number(read, "LOGSINK_SPOOL_BYTES_MAX", &mut self.spool.bytes_max)?;
         number(read, "LOGSINK_SPOOL_AGE_S_MAX", &mut self.spool.age_s_max)?;
+        number(read, "LOGSINK_RECORDER_BYTES_MAX", &mut self.recorder.bytes_max)?;
+        number(read, "LOGSINK_RECORDER_RING_BYTES", &mut self.recorder.ring_bytes)?;
         number(read, "LOGSINK_BATCH_BYTES_MAX", &mut self.batch.bytes_max)?;
         number(read, "LOGSINK_BATCH_RECORDS_MAX", &mut self.batch.records_max)?;
         number(read, "LOGSINK_BATCH_AGE_MS_MAX", &mut self.batch.age_ms_max)?;

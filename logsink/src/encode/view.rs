@@ -41,6 +41,13 @@ impl<'r> RecordView<'r> {
         Self { head: head.len(), target, ..Self::new(record, service, severity) }
     }
 
+    /// As [`RecordView::new`], with the severity that the record has.
+    pub(crate) fn read(record: &'r [u8], service: &'r str) -> Self {
+        let view = Self::new(record, service, Severity::UNSPECIFIED);
+        let number = view.find(tag::SEVERITY_NUMBER).and_then(varint).map_or(0, |(number, _)| number);
+        Self { severity: Severity(u8::try_from(number).unwrap_or_default()), ..view }
+    }
+
     fn find(&self, tag: u8) -> Option<&'r [u8]> {
         let mut fields = Fields { rest: self.record.get(self.head..)? };
         fields.find(|field| field.tag == tag).map(|field| field.payload)
@@ -227,6 +234,20 @@ fn edit(path: &str, any: &[u8], edits: Edits<'_>, buffers: &mut Buffers, write: 
         }
         _ => false,
     }
+}
+
+/// Appends `record` to `out` with the attribute `key`, true, in the place of one that it may have.
+pub(crate) fn mark(record: &[u8], key: &str, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[FRAME_TAG, 0, 0, 0]);
+    for field in (Fields { rest: &record[FRAME_BYTES..] }) {
+        if field.tag != tag::ATTRIBUTE || key_value(field.payload).0 != key.as_bytes() {
+            out.extend_from_slice(field.whole);
+        }
+    }
+    push_attribute(out, key, Scalar::bool(true).as_bytes());
+    let length = out.len() - start - FRAME_BYTES;
+    out[start + 1..start + FRAME_BYTES].copy_from_slice(&padded(length));
 }
 
 /// One field of a protobuf message.

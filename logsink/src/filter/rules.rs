@@ -69,6 +69,12 @@ fn stands_for_log(meta: &Metadata<'_>) -> bool {
     meta.target() == "log" && meta.fields().field("log.target").is_some()
 }
 
+/// The callsite's target. Events of the `log` crate share one callsite per level: which target they have shows in the event
+/// only.
+pub(super) fn target_known<'m>(meta: &'m Metadata<'_>) -> Option<&'m str> {
+    (!stands_for_log(meta)).then(|| meta.target())
+}
+
 impl RuleSet {
     /// Compiles documents, the global one first, for a service. Where no document has a `filter`, the base is `info`.
     ///

@@ -8,12 +8,15 @@ use tracing_subscriber::layer::{Context, Filter};
 use super::Capture;
 use crate::{
     Severity, callsite,
-    filter::rules::{BaseFilter, Interest},
+    filter::{
+        recording::{Recording, Wish},
+        rules::{BaseFilter, Interest},
+    },
     reload::Reload,
 };
 
 /// The rules as a per-layer filter: disables what no event of a callsite can pass. What depends on values is decided by the
-/// layer, when it has them.
+/// layer, when it has them. What only the flight recorder wants is enabled too.
 #[derive(Debug)]
 pub struct RulesFilter {
     layer: u64,
@@ -32,7 +35,7 @@ impl RulesFilter {
             return match callsite::find(meta, self.capture) {
                 Some(callsite) => {
                     let judged = callsite.judge(meta, self.layer, &self.reload);
-                    judged.plan.interest != Interest::Never || judged.console
+                    judged.plan.interest != Interest::Never || judged.console || judged.wish != Wish::Never
                 }
                 None => self.wants_event(meta),
             };
@@ -41,18 +44,22 @@ impl RulesFilter {
     }
 
     fn wants_event(&self, meta: &Metadata<'_>) -> bool {
-        self.reload.active().rules.interest(meta) != Interest::Never || self.console_wants(meta)
-    }
-
-    fn console_wants(&self, meta: &Metadata<'_>) -> bool {
-        self.reload.console().is_some_and(|filter| filter.may_want(meta))
+        let rules = &self.reload.active().rules;
+        let is_recorded = |recording: &Recording| recording.wish(rules, meta) != Wish::Never;
+        rules.interest(meta) != Interest::Never
+            || self.reload.console().is_some_and(|filter| filter.may_want(meta))
+            || self.reload.recording().is_some_and(is_recorded)
     }
 
     /// A rule that drops events says nothing about spans: an error inside keeps the fields of the `info` span around it,
-    /// though a rule drops that target's `info` events. So spans go by the base filter, and by rules that keep more.
+    /// though a rule drops that target's `info` events. So spans go by the base filter, by the recorder's, and by rules that
+    /// keep more.
     fn wants_span(&self, meta: &Metadata<'_>) -> bool {
         let active = self.reload.active();
-        active.rules.base().wants(meta.target(), Severity::from(meta.level())) || self.wants_event(meta)
+        let severity = Severity::from(meta.level());
+        active.rules.base().wants(meta.target(), severity)
+            || self.reload.recording().is_some_and(|recording| recording.filter.wants(meta.target(), severity))
+            || self.wants_event(meta)
     }
 
     pub(super) fn interest(&self, meta: &'static Metadata<'static>) -> CallsiteInterest {
@@ -68,9 +75,9 @@ impl RulesFilter {
 
     /// The most verbose level that is wanted anywhere.
     pub(super) fn level(&self) -> LevelFilter {
-        let rules = self.reload.active().rules.max_level();
-        let console = self.reload.console().and_then(BaseFilter::least);
-        console.map_or(rules, |least| rules.max(least.into()))
+        let console = self.reload.console().and_then(BaseFilter::least).map_or(LevelFilter::OFF, LevelFilter::from);
+        let recorded = self.reload.recording().map_or(LevelFilter::OFF, Recording::max_level);
+        self.reload.active().rules.max_level().max(console).max(recorded)
     }
 }
 

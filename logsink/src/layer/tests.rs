@@ -5,6 +5,7 @@ mod bridges;
 mod fields;
 mod nesting;
 mod oversize;
+mod recorder;
 mod rules;
 mod spans;
 mod threads;

@@ -28,6 +28,8 @@ pub(super) struct State {
     pub(super) callsites: Cache,
     pub(super) around: Around,
     pub(super) writer: Writer,
+    /// Writes for the flight recorder, from the first event on that is recorded.
+    pub(super) recording: Option<Writer>,
     /// Where a rule's changes are written.
     pub(super) scratch: Scratch,
 }
@@ -39,6 +41,7 @@ impl State {
             callsites: Cache::new(),
             around: Around::default(),
             writer,
+            recording: None,
             scratch: Scratch::default(),
         })
     }

@@ -1,13 +1,12 @@
 //! The memory of the queue: chunks of one allocation, each written by one thread and read by the consumer meanwhile.
 
-use std::{
-    ptr::NonNull,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{ptr::NonNull, time::Duration};
 
 use super::closing::Closing;
+use crate::{
+    handshake::Actor,
+    sync::{AtomicUsize, Instant, Ordering},
+};
 
 /// Large enough that changing chunks is rare (some 200 records), small enough that two stay in the second-level cache.
 pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
@@ -35,8 +34,8 @@ pub(super) struct Chunks {
 struct Control {
     /// Bytes published, stored by the owner with release.
     committed: AtomicUsize,
-    /// The owner is about to publish, see [`Closing`].
-    committing: AtomicBool,
+    /// The owner, who publishes.
+    owner: Actor,
     /// Bytes that the consumer has taken; only the consumer touches it.
     taken: AtomicUsize,
 }
@@ -50,11 +49,7 @@ unsafe impl Sync for Chunks {}
 impl Chunks {
     pub(super) fn new(count: usize) -> Self {
         let memory = Box::leak(vec![0u8; count * CHUNK_BYTES].into_boxed_slice());
-        let control = || Control {
-            committed: AtomicUsize::new(0),
-            committing: AtomicBool::new(false),
-            taken: AtomicUsize::new(0),
-        };
+        let control = || Control { committed: AtomicUsize::new(0), owner: Actor::new(), taken: AtomicUsize::new(0) };
         Self { base: NonNull::from(memory).cast(), controls: (0..count).map(|_| control()).collect() }
     }
 
@@ -74,23 +69,16 @@ impl Chunks {
     #[inline]
     pub(super) fn publish(&self, chunk: u32, length: usize, closing: &Closing) -> bool {
         let control = &self.controls[chunk as usize];
-        control.committing.store(true, Ordering::Relaxed);
-        closing.announced();
-        let open = !closing.is_closed();
-        if open {
-            control.committed.store(length, Ordering::Release);
-        }
-        control.committing.store(false, Ordering::Release);
-        open
+        let (bar, fences) = closing.bar();
+        control.owner.act(bar, fences, || control.committed.store(length, Ordering::Release)).is_some()
     }
 
     /// Waits until nobody publishes any more. To be called after [`Closing::close`].
     pub(super) fn wait_for_commits(&self) {
         let deadline = Instant::now() + COMMIT_WITHIN;
         for control in &self.controls {
-            while control.committing.load(Ordering::Acquire) && Instant::now() < deadline {
-                thread::yield_now();
-            }
+            // What is not over by then is left to its thread.
+            let _ = control.owner.wait(deadline.saturating_duration_since(Instant::now()));
         }
     }
 

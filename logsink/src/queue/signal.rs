@@ -1,23 +1,17 @@
 //! Wakes the worker; cheap when it is awake already.
 
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, Thread},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use super::lock;
+use crate::sync::{AtomicBool, Instant, Mutex, Ordering, Thread, current, park_timeout};
 
 /// Ends the worker's wait, from any thread.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Waker {
     signal: Arc<Signal>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Signal {
     /// Somebody has asked and the worker has not noticed yet: only the first to ask pays for waking it.
     asked: AtomicBool,
@@ -37,13 +31,13 @@ impl Waker {
     pub(super) fn wait(&self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         // Registered before `asked` is looked at: who asks later finds the sleeper, who asked earlier is seen.
-        *lock(&self.signal.sleeper) = Some(thread::current());
+        *lock(&self.signal.sleeper) = Some(current());
         while !self.signal.asked.swap(false, Ordering::AcqRel) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            thread::park_timeout(left);
+            park_timeout(left);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A thread's pen: starts a record, grows it, publishes it or takes it back.
 
+mod recorded;
+
 use std::{
     ptr::NonNull,
     sync::{
@@ -9,7 +11,7 @@ use std::{
 };
 
 use super::{CHUNK_BYTES, NO_CHUNK, Producer, Seat, Shared, lock};
-use crate::{Severity, metrics::Reason};
+use crate::{Severity, metrics::Reason, recorder::Pen};
 
 /// One thread's access to one queue.
 pub(crate) struct Writer {
@@ -32,11 +34,14 @@ pub(crate) struct Writer {
     severity: Severity,
     /// The record while its place is `Heap`.
     heap: Vec<u8>,
+    /// What it writes to the ring with instead, when it writes for the flight recorder.
+    pen: Option<Box<Pen>>,
 }
 
 /// Where the record being written is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
+    /// Or the ring.
     Chunk,
     /// It is a stray.
     Heap,
@@ -59,6 +64,7 @@ impl Writer {
             reserve: 0,
             severity: Severity::UNSPECIFIED,
             heap: Vec::new(),
+            pen: None,
         }
     }
 
@@ -67,6 +73,11 @@ impl Writer {
         let mut writer = Self::new(queue);
         writer.stray = true;
         writer
+    }
+
+    /// Whether it is for one record.
+    pub(crate) fn is_stray(&self) -> bool {
+        self.stray
     }
 
     /// Whether nobody reads its queue any more.
@@ -363,6 +374,9 @@ impl Draft<'_> {
     #[cold]
     #[inline(never)]
     fn grow(&mut self, bytes: usize) -> bool {
+        if self.writer.pen.is_some() {
+            return self.grow_recorded(bytes);
+        }
         let alone_in_chunk = self.writer.size == CHUNK_BYTES && self.writer.used == 0;
         if self.writer.place != Place::Chunk || alone_in_chunk {
             return false;

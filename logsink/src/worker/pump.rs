@@ -13,6 +13,7 @@ use super::{
     lane::Shared,
     losses::Losses,
     pending::{self, Pending},
+    release::Release,
 };
 use crate::{
     batch::{Batcher, Envelope, Sealed},
@@ -37,10 +38,12 @@ pub(super) struct Pump {
     /// What `own` appends to, kept for its capacity.
     pub(super) own_records: Vec<u8>,
     pub(super) revision: Box<dyn Fn() -> Option<String> + Send>,
+    pub(super) release: Option<Release>,
 }
 
 impl Pump {
     pub(super) fn run(mut self) {
+        self.release.iter().for_each(Release::prepare);
         let mut since = Instant::now();
         // The rules of the previous round: what this round drains was judged by them or by newer ones.
         let mut revision: Revision = None;
@@ -68,14 +71,19 @@ impl Pump {
         }
     }
 
-    /// Takes what is in the queue; `last`: and closes it, so that nothing comes after.
+    /// Takes what is in the queue, and what the flight recorder was asked for; `last`: and closes the queue, so that nothing
+    /// comes after.
     fn drain(&mut self, since: Instant, revision: &Revision, last: bool) {
-        let Self { consumer, feeds, own, own_records, .. } = self;
+        let Self { consumer, feeds, own, own_records, release, .. } = self;
         let each = &mut |run: &[u8]| feeds.iter_mut().for_each(|feed| feed.offer(run, since, revision));
         if last {
-            consumer.close_and_drain(each)
+            consumer.close_and_drain(each);
         } else {
-            consumer.drain(each)
+            consumer.drain(each);
+        }
+        // After the events that asked for it, so that a reader finds the error first.
+        if let Some(release) = release {
+            release.run(each);
         }
         // After the events that they speak of.
         own_records.clear();

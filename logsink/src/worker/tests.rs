@@ -1,5 +1,7 @@
 //! Stories of the whole way from an event to a sink in memory that fails on demand.
 
+mod recorder;
+
 use std::{
     collections::BTreeSet,
     sync::Arc,

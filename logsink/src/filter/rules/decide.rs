@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tracing_core::{LevelFilter, Metadata};
 
-use super::{Edits, Matched, RuleSet, Verdict, action::Action, stands_for_log};
+use super::{BaseFilter, Edits, Matched, RuleSet, Verdict, action::Action, target_known};
 use crate::{
     Severity,
     filter::{EventView, Fate, expr::Facts},
@@ -42,16 +42,25 @@ impl RuleSet {
 
     /// As [`RuleSet::interest`], with the rules that can concern the callsite, so that [`RuleSet::decide_by`] asks no others.
     pub fn plan(&self, meta: &Metadata<'_>) -> Plan {
-        // Events of the `log` crate share one callsite per level: which target they have shows in the event only.
-        let target = (!stands_for_log(meta)).then(|| meta.target());
-        self.plan_for(&Facts { severity: Some(Severity::from(meta.level())), target, service: Some(&self.service) })
+        self.plan_over(&self.base, meta)
     }
 
+    /// As [`RuleSet::plan`], with another filter in the base filter's place.
+    pub(crate) fn plan_over(&self, base: &BaseFilter, meta: &Metadata<'_>) -> Plan {
+        let severity = Some(Severity::from(meta.level()));
+        self.plan_facts(base, &Facts { severity, target: target_known(meta), service: Some(&self.service) })
+    }
+
+    #[cfg(test)]
     pub(super) fn plan_for(&self, facts: &Facts<'_>) -> Plan {
+        self.plan_facts(&self.base, facts)
+    }
+
+    fn plan_facts(&self, base: &BaseFilter, facts: &Facts<'_>) -> Plan {
         let now_ns = crate::reload::unix_now_ns();
         let wanted = match (facts.target, facts.severity) {
-            (Some(target), Some(severity)) => Some(self.base.wants(target, severity)),
-            (None, Some(severity)) => self.base.wants_any_target(severity),
+            (Some(target), Some(severity)) => Some(base.wants(target, severity)),
+            (None, Some(severity)) => base.wants_any_target(severity),
             _ => None,
         };
         let mut concerned = Vec::new();
@@ -91,24 +100,29 @@ impl RuleSet {
 
     /// Decides about one event. `now_ns` is Unix time: it moves rate limits and windows, and ends rules that have an `until`.
     pub fn decide<'a>(&'a self, event: &dyn EventView, now_ns: u64) -> Verdict<'a> {
-        self.decide_among(0..self.rules.len(), None, event, now_ns)
+        self.decide_over(&self.base, event, now_ns)
+    }
+
+    /// As [`RuleSet::decide`], with another filter in the base filter's place.
+    pub(crate) fn decide_over<'a>(&'a self, base: &BaseFilter, event: &dyn EventView, now_ns: u64) -> Verdict<'a> {
+        self.decide_among(0..self.rules.len(), base.wants(event.target(), event.severity()), event, now_ns)
     }
 
     /// As [`RuleSet::decide`], for an event whose callsite has this plan. The plan must come from this very set.
     pub fn decide_by<'a>(&'a self, plan: &Plan, event: &dyn EventView, now_ns: u64) -> Verdict<'a> {
-        self.decide_among(plan.rules.iter().map(|&index| usize::from(index)), plan.wanted, event, now_ns)
+        let wanted = plan.wanted.unwrap_or_else(|| self.base.wants(event.target(), event.severity()));
+        self.decide_among(plan.rules.iter().map(|&index| usize::from(index)), wanted, event, now_ns)
     }
 
     fn decide_among<'a>(
         &'a self,
         candidates: impl Iterator<Item = usize>,
-        wanted: Option<bool>,
+        wanted: bool,
         event: &dyn EventView,
         now_ns: u64,
     ) -> Verdict<'a> {
         let edits = Edits::new(&self.edits, Matched::default());
         let mut verdict = Verdict { fate: Fate::DropByFilter, level: None, edits, repeated: 0, release: false };
-        let wanted = wanted.unwrap_or_else(|| self.base.wants(event.target(), event.severity()));
         if !wanted && !self.keeps {
             return verdict;
         }

@@ -10,10 +10,10 @@ use crate::{Severity, metrics::Dropped};
 
 /// Logs through a subscriber while it is being formatted. The macros cannot: inside an event `tracing` hands out no scoped
 /// subscriber a second time, though it does hand out a global one.
-struct Chatty<'d> {
-    dispatch: &'d Dispatch,
+pub(super) struct Chatty<'d> {
+    pub(super) dispatch: &'d Dispatch,
     /// Logs itself so many times over.
-    depth: u32,
+    pub(super) depth: u32,
 }
 
 impl fmt::Debug for Chatty<'_> {
@@ -48,7 +48,7 @@ static CHATTY: Metadata<'static> = tracing_core::metadata! {
 };
 
 /// `info!(depth, ?chatty, "chatty")` to a given subscriber.
-fn emit(dispatch: &Dispatch, depth: i64, chatty: &dyn fmt::Debug) {
+pub(super) fn emit(dispatch: &Dispatch, depth: i64, chatty: &dyn fmt::Debug) {
     let field = |name| CHATTY.fields().field(name).unwrap();
     let (message, number, value) = (field("message"), field("depth"), field("chatty"));
     let chatty = tracing::field::debug(chatty);
