@@ -1,7 +1,7 @@
 # Every command that a user, a developer or CI runs. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build check fmt clippy doc deny msrv deploy-check test test-unit bench bench-instructions stack stack-stop clean
+.PHONY: help demo build check fmt clippy doc deny msrv deploy-check check-instructions test test-unit bench bench-instructions stack stack-stop clean
 SHELL := /bin/bash
 
 # Everything but Kafka's SASL_SSL, which needs OpenSSL's headers, and the tests that need real servers. In this form cargo
@@ -21,7 +21,7 @@ build: ## the server binary, optimised: target/release/logsink-server
 	@dev/setup build
 	cargo build --release -p logsink-server
 
-check: setup-check fmt clippy doc deny msrv deploy-check ## what CI checks before the tests: fmt, clippy, docs, deny, MSRV, deploy files
+check: setup-check fmt clippy doc deny msrv deploy-check check-instructions ## what CI checks before the tests: fmt, clippy, docs, deny, MSRV, deploy files, instructions per event
 
 .PHONY: setup-check
 setup-check:
@@ -48,6 +48,10 @@ msrv: ## rust-version in Cargo.toml against what the dependencies ask for
 deploy-check: ## the files below deploy/ parse
 	@dev/deploy-check
 
+check-instructions: ## instructions per event on the caller are those of benches/instructions.txt, within 3 %
+	@dev/setup check
+	@dev/hot-path-instructions --check
+
 test: ## real Kafka, Elasticsearch and etcd on free ports, every test, and the servers stopped again
 	@dev/setup test
 	@FEATURES=$(FEATURES) dev/test $(TEST)
@@ -60,8 +64,8 @@ bench: ## the benches below benches/
 	@dev/setup build
 	cargo bench -p logsink-benches --features server
 
-bench-instructions: ## instructions per event on the caller, by callgrind (needs valgrind)
-	@dev/setup build
+bench-instructions: ## instructions per event on the caller, by callgrind
+	@dev/setup check
 	dev/hot-path-instructions
 
 stack: ## start the servers for working by hand, on their usual ports (dev/stack/stack for more)

@@ -1,5 +1,8 @@
 //! What does an event cost its caller: off, silenced by a rule, kept, judged by its values, and a span around it?
 //!
+//! A span is compared with what it costs under tracing-subscriber's registry and a layer that does nothing, in a process of
+//! its own. (Without any layer the registry never closes a span.)
+//!
 //! Without arguments: nanoseconds of every case. `--case NAME --events N` runs one case for callgrind, which counts only what
 //! is called from [`measured`]; `dev/hot-path-instructions` does that for all cases. What is kept goes through the real layer,
 //! queue and worker to a sink that discards it. A run in which an event was lost is an error.
@@ -9,6 +12,7 @@
 use std::{
     fs,
     hint::black_box,
+    process::Command,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -17,6 +21,7 @@ use std::{
 use anyhow::{Context, ensure};
 use logsink::transport::{Accepted, Batch, Sending, Transport};
 use logsink_benches::report_apart;
+use tracing_subscriber::layer::{Identity, SubscriberExt as _};
 
 const ROUNDS: usize = 200;
 /// A round of 5,000 events of about 330 bytes fits into a few chunks that stay in the cache, as at a usual rate.
@@ -68,10 +73,15 @@ const CASES: [Case; 6] = [
         (0..events).for_each(|_| event!());
     }),
     ("judged", |events| (0..events).for_each(|_| event!(target: "judged",))),
-    ("new-span", |events| {
-        (0..events).for_each(|n| drop(tracing::info_span!("request", user = "ada", attempt = n).entered()));
-    }),
+    ("new-span", new_spans),
 ];
+
+/// The peer of `new-span`.
+const REGISTRY: Case = ("new-span-registry", new_spans);
+
+fn new_spans(spans: u32) {
+    (0..spans).for_each(|n| drop(tracing::info_span!("request", user = "ada", attempt = n).entered()));
+}
 
 /// Callgrind counts from here on.
 #[inline(never)]
@@ -81,6 +91,27 @@ fn measured(case: fn(u32), events: u32) {
 }
 
 fn main() -> anyhow::Result<()> {
+    let arguments: Vec<_> = std::env::args().collect();
+    let value = |name| arguments.iter().skip_while(|argument| *argument != name).nth(1);
+    let counted = match value("--case") {
+        Some(name) => Some((name.as_str(), value("--events").context("--events is missing")?.parse()?)),
+        None => None,
+    };
+    let (registry, new_spans) = REGISTRY;
+    if arguments.iter().any(|argument| argument == "--list") {
+        CASES.iter().chain([&REGISTRY]).for_each(|(name, _)| println!("{name}"));
+        return Ok(());
+    }
+    if arguments.iter().any(|argument| argument == registry) {
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Identity::new()))?;
+        new_spans(WARM);
+        match counted {
+            Some((_, spans)) => measured(new_spans, spans),
+            None => report_apart(registry, ROUNDS, EVENTS, new_spans, || {}),
+        }
+        return Ok(());
+    }
+
     let dir = tempfile::tempdir()?;
     let rules = dir.path().join("rules.toml");
     fs::write(&rules, RULES)?;
@@ -101,21 +132,18 @@ fn main() -> anyhow::Result<()> {
     // So long the worker takes to learn the rate of the processor's counter; until then the clock is the system's.
     thread::sleep(Duration::from_secs(2));
 
-    let arguments: Vec<_> = std::env::args().collect();
-    let value = |name| arguments.iter().skip_while(|argument| *argument != name).nth(1);
-    if let Some(wanted) = value("--case") {
-        let events = value("--events").context("--events is missing")?.parse()?;
-        let (_, case) = CASES.iter().find(|(name, _)| name == wanted).context("there is no such case")?;
+    if let Some((wanted, events)) = counted {
+        let (_, case) = CASES.iter().find(|(name, _)| *name == wanted).context("there is no such case")?;
         case(WARM);
         measured(*case, events);
-    } else if arguments.iter().any(|argument| argument == "--list") {
-        CASES.iter().for_each(|(name, _)| println!("{name}"));
     } else {
         for (name, case) in CASES {
             case(WARM);
             // The worker has nothing to do while a round runs, and hands the chunks back before the next.
             report_apart(name, ROUNDS, EVENTS, case, || drop(logsink.flush(Duration::from_secs(10))));
         }
+        let peer = Command::new(std::env::current_exe()?).arg(registry).status()?;
+        ensure!(peer.success(), "{registry} failed: {peer}");
     }
 
     logsink.flush(Duration::from_secs(60))?;
