@@ -44,7 +44,12 @@ fn an_event_allocates_nothing_on_its_caller() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::standalone(dir.path());
     let service = unique("alloc");
-    let guard = logsink::builder().endpoint(server.grpc_url()).service(&service).init().expect("logsink starts");
+    let guard = logsink::builder()
+        .endpoint(server.grpc_url())
+        .service(&service)
+        .console(logsink::config::Console::Off)
+        .init()
+        .expect("logsink starts");
 
     let span = tracing::info_span!("request", user = "ada", attempt = 3_u64);
     let _entered = span.enter();

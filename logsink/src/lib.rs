@@ -12,10 +12,13 @@
 //!
 //! # What it promises
 //!
-//! - The application's threads never wait for the sink, for a lock that the worker holds while it works, or for memory. When
-//!   the queue is full (64 MiB by default, some seconds of a busy log) the newest event is dropped.
+//! - The application's threads never wait for the sink, for a lock that the worker holds while it works, or for memory, unless
+//!   [`config::Queue`] lets them. When the memory is full (64 MiB by default, some seconds of a busy log) the newest event is
+//!   dropped; or the oldest, or events go on over the disk: see [`config::Overflow`].
 //! - Nothing is lost in silence: [`Guard::metrics`] counts every record as sent or as dropped for a [`metrics::Reason`], the
-//!   counts ride beside the batches, and losses are said on stderr, once a minute at most.
+//!   counts ride beside the batches, and losses are said on stderr, once a minute at most, and in the stream itself.
+//! - Several sinks do not disturb each other ([`config::Sink`]); stderr may be one of them, for people
+//!   ([`config::Console`]).
 //! - At least once: a batch is sent again until the sink has answered. It keeps its sequence number, by which
 //!   `logsink-server` tells doubles.
 //! - It works in a plain `fn main`, in any async runtime, and while that is saturated or shutting down: two threads of its own

@@ -96,7 +96,8 @@ pub fn command(program: &Path) -> Command {
 /// As [`command`], for a program with the library in it: its files are in `dir`.
 pub fn application(program: &Path, dir: &Path) -> Command {
     let mut command = command(program);
-    command.current_dir(dir).env("LOGSINK_CACHE_DIR", dir.join("cache"));
+    // What is left on stderr is what the library has to say of itself.
+    command.current_dir(dir).env("LOGSINK_CACHE_DIR", dir.join("cache")).env("LOGSINK_CONSOLE", "off");
     command
 }
 

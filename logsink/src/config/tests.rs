@@ -61,6 +61,15 @@ fn what_cannot_be_used_is_refused_by_name() {
             &[("LOGSINK_ENDPOINT", "file:/a?rotate=1")],
             "endpoint: `rotate=1` is not known: write `file:/path?format=text`",
         ),
+        (
+            &[("LOGSINK_QUEUE_OVERFLOW", "throw")],
+            "LOGSINK_QUEUE_OVERFLOW: `throw` is not known: write drop_newest, drop_oldest, block or spill",
+        ),
+        (&[("LOGSINK_QUEUE_PROTECT", "errors")], "LOGSINK_QUEUE_PROTECT: `errors` is not known: write off, error"),
+        (&[("LOGSINK_QUEUE_LEVEL", "error=spill")], "LOGSINK_QUEUE_LEVEL: `error=spill` is not `level=policy`"),
+        (&[("LOGSINK_QUEUE_LEVEL", "error=drop_newest")], "queue.level.error: says what `queue.overflow` says already"),
+        (&[("LOGSINK_SPOOL_BYTES_MAX", "1000")], "spool.bytes_max: 1000 is out of range"),
+        (&[("LOGSINK_CONSOLE_FILTER", "wran")], "console_filter: unknown level `wran`: did you mean `warn`?"),
         (&[("LOGSINK_RULES", "consul://x")], "rules: `consul://x` is not a source of rules"),
         (&[("OTEL_RESOURCE_ATTRIBUTES", "a=b,secret")], "OTEL_RESOURCE_ATTRIBUTES: pair 2 is not `key=value`"),
         (&[("OTEL_RESOURCE_ATTRIBUTES", "a=%+1")], "OTEL_RESOURCE_ATTRIBUTES: pair 1"),
@@ -267,4 +276,41 @@ fn what_is_captured_and_redacted_comes_from_all_layers() {
     let config = Config { redact: vec!["password".to_owned()], ..Config::default() };
     let chosen = crate::Capture { thread: false, redact: names(&["pin"]), ..default };
     assert_eq!(config.capture(Some(chosen)).unwrap(), crate::Capture { redact: names(&["pin", "password"]), ..chosen });
+}
+
+#[test]
+fn further_sinks_have_what_is_theirs() {
+    let text = "[batch]\nrecords_max = 7\n[headers]\nauthorization = \"secret\"\n\
+                [[sink]]\nendpoint = \"stdout:\"\nfilter = \"warn\"\n\
+                [[sink]]\nendpoint = \"stderr:\"\nbatch = { age_ms_max = 9 }\noverflow = \"drop_oldest\"";
+    let config = Config::from_toml(text, "f").unwrap();
+    config.validate().unwrap();
+    let [first, second] = &config.sink[..] else { panic!("{:?}", config.sink) };
+    let (one, two) = (config.of_sink(first), config.of_sink(second));
+    assert_eq!((one.endpoint.as_deref(), one.batch.records_max, one.headers.len()), (Some("stdout:"), 7, 0));
+    assert_eq!((two.batch.records_max, two.batch.age_ms_max), (8192, 9), "a table replaces the whole table");
+    assert_eq!((first.overflow(&config), second.overflow(&config)), (Overflow::DropNewest, Overflow::DropOldest));
+
+    for (sinks, message) in [
+        ("endpoint = \"ftp://h\"", "sink[0].endpoint: `ftp://h` cannot be sent to"),
+        ("endpoint = \"stdout:\"\noverflow = \"block\"", "sink[0].overflow: a further sink holds up nobody"),
+        ("endpoint = \"stdout:\"\nfilter = \"inof\"", "sink[0].filter: unknown level `inof`"),
+        ("endpoint = \"stdout:\"\nbatch = { records_max = 0 }", "sink[0].batch.records_max: 0 is out of range"),
+        ("endpoint = \"stdout:\"\n[[sink]]\nendpoint = \"stdout:\"", "sink: stdout: is named twice"),
+    ] {
+        let config = Config::from_toml(&format!("[[sink]]\n{sinks}"), "f").unwrap();
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.starts_with(message), "{error}");
+    }
+}
+
+#[test]
+fn the_memory_is_shared_out_in_full() {
+    let queue = Queue::default();
+    let (channel, bounds) = (queue.channel(), queue.bounds(Overflow::DropNewest, 3));
+    let lanes = 3 * (bounds.bytes_max + bounds.reserve_bytes);
+    let all = channel.bytes_max + channel.reserve_bytes + lanes;
+    assert!(all <= queue.bytes_max && all > queue.bytes_max - 16, "{all}");
+    // Errors have a reserve unless told otherwise, and nobody waits.
+    assert!(channel.levels.keeps(crate::Severity::ERROR) && !channel.levels.any_blocks());
 }

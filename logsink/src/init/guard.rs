@@ -34,7 +34,8 @@ impl Guard {
         Self { worker, metrics, reload, instance, flush_timeout }
     }
 
-    /// Waits until every event emitted before the call has been taken by the sink or given up (see [`Guard::metrics`]).
+    /// Waits until every event emitted before the call has been taken by the sinks, all of them, or given up (see
+    /// [`Guard::metrics`]); with the policy `spill`, until it is taken or durable on disk.
     /// Blocks the calling thread, which may be one of an async runtime: the library does not need that.
     ///
     /// # Errors

@@ -6,11 +6,15 @@ use std::{
 };
 
 use super::*;
-use crate::metrics::Reason;
+use crate::{Severity, metrics::Reason};
 
 /// One framed record with `payload` bytes.
 fn put(writer: &mut Writer, payload: &[u8]) -> Result<(), Reason> {
-    let mut draft = writer.draft(0, crate::Severity::INFO);
+    put_at(Severity::INFO, writer, payload)
+}
+
+fn put_at(severity: Severity, writer: &mut Writer, payload: &[u8]) -> Result<(), Reason> {
+    let mut draft = writer.draft(0, severity);
     if !draft.room(4) {
         return Err(draft.refusal());
     }
@@ -34,7 +38,7 @@ fn a_record_that_is_not_committed_leaves_no_trace() {
     let (producer, mut consumer) = channel(CHUNK_BYTES);
     let mut writer = Writer::new(&producer);
     put(&mut writer, b"one").unwrap();
-    let mut draft = writer.draft(0, crate::Severity::INFO);
+    let mut draft = writer.draft(0, Severity::INFO);
     assert!(draft.append(b"half", 0));
     drop(draft);
     put(&mut writer, b"two").unwrap();
@@ -174,4 +178,89 @@ fn a_chunk_that_changes_hands_at_the_end_is_drained() {
     consumer.close_and_drain(&mut |run| all.extend_from_slice(&run[4..]));
     assert_eq!(all, b"between");
     assert_eq!(put(&mut writer, b"after"), Err(Reason::Shutdown));
+}
+
+/// Four chunks, a reserve for errors, and whose levels wait.
+fn settings(reserve_bytes: usize, blocks: impl Fn(Severity) -> bool, wait_max: Duration) -> Settings {
+    let levels = Levels::new(|level| level >= Severity::ERROR, blocks);
+    Settings { bytes_max: 4 * CHUNK_BYTES, reserve_bytes, levels, wait_max }
+}
+
+#[test]
+fn a_protected_level_has_a_reserve_of_its_own() {
+    let (producer, mut consumer) = channel(settings(10_000, |_| false, Duration::ZERO));
+    let mut writer = Writer::new(&producer);
+    while put(&mut writer, &[1; 1_000]).is_ok() {}
+    let mut errors = 0;
+    while put_at(Severity::ERROR, &mut writer, &[2; 1_000]).is_ok() {
+        errors += 1;
+        // The thread's chunk went before its error, so its other records are strays now as well; they leave the reserve.
+        while put(&mut writer, &[1; 1_000]).is_ok() {}
+    }
+    // The first one used what is for all.
+    assert!((10..=11).contains(&errors), "{errors}");
+    assert_eq!(drained(&mut consumer).iter().filter(|record| record[0] == 2).count(), errors);
+}
+
+#[test]
+fn who_waits_gets_the_next_chunk_that_is_free() {
+    let (producer, mut consumer) = channel(settings(0, |level| level == Severity::INFO, Duration::from_secs(60)));
+    const RECORDS: usize = 2_000;
+    let taken = thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            let mut writer = Writer::new(&producer);
+            (0..RECORDS).for_each(|_| put(&mut writer, &[7; 1_000]).unwrap());
+        });
+        let mut taken = 0;
+        while !writing.is_finished() {
+            // As the worker does: it sleeps until memory runs short or somebody waits.
+            consumer.wait(Duration::from_millis(200));
+            taken += drained(&mut consumer).len();
+        }
+        writing.join().unwrap();
+        taken + drained(&mut consumer).len()
+    });
+    assert_eq!(taken, RECORDS, "eight times what the queue holds");
+}
+
+#[test]
+fn a_wait_ends_at_its_deadline_or_with_the_queue() {
+    let wait = Duration::from_millis(30);
+    let (producer, consumer) = channel(settings(0, |level| level == Severity::INFO, wait));
+    let mut writer = Writer::new(&producer);
+    let mut start = Instant::now();
+    while put(&mut writer, &[1; 1_000]).is_ok() {
+        start = Instant::now();
+    }
+    assert!(start.elapsed() >= wait, "{:?}", start.elapsed());
+    let start = Instant::now();
+    assert_eq!(put_at(Severity::DEBUG, &mut writer, &[1; 1_000]), Err(Reason::QueueFull));
+    assert!(start.elapsed() < wait, "a level that does not wait");
+
+    let (producer, mut patient) = channel(settings(0, |_| true, Duration::from_secs(600)));
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            let mut writer = Writer::new(&producer);
+            loop {
+                if let Err(reason) = put(&mut writer, &[1; 1_000]) {
+                    return reason;
+                }
+            }
+        });
+        while patient.chunks_free() > 0 {
+            thread::yield_now();
+        }
+        patient.close_and_drain(&mut |_| {});
+        assert_eq!(writing.join().unwrap(), Reason::Shutdown);
+    });
+    drop(consumer);
+}
+
+#[test]
+fn a_thread_without_a_chunk_does_not_wait_for_one_that_nobody_gives_back() {
+    let (producer, mut consumer) = channel(settings(0, |_| true, Duration::from_secs(600)));
+    let mut holders: Vec<_> = (0..4).map(|_| Writer::new(&producer)).collect();
+    holders.iter_mut().for_each(|writer| put(writer, b"held").unwrap());
+    put(&mut Writer::new(&producer), b"stray").unwrap();
+    assert_eq!(drained(&mut consumer).len(), 5);
 }

@@ -192,11 +192,13 @@ impl SpillingLane {
         under_way.sort_unstable_by_key(|(arrival, _)| *arrival);
         for (arrival, copy) in under_way {
             let Spilled { sequence, ref sealed, .. } = copy.spilled;
+            let bytes = sealed.payload.len();
             let twin = Written::Twin { arrival, sequence, records: sealed.records, durable: copy.durable.clone() };
-            match self.disk.append(&copy.spilled, twin) {
-                Ok(()) => drop(self.twins.insert(sequence, Twin::default())),
-                Err((error, _)) => return self.refused(&error),
+            match self.disk.append(&copy.spilled) {
+                Ok(appended) => self.disk.wait_for(appended, bytes, twin),
+                Err(error) => return self.refused(&error),
             }
+            self.twins.insert(sequence, Twin::default());
         }
         while let Some((batch, revision)) = self.next() {
             let spilled = Spilled {
@@ -207,18 +209,21 @@ impl SpillingLane {
                 time_ns: unix_now_ns(),
                 sealed: batch.sealed().clone(),
             };
-            let arrival = self.arrivals;
-            match self.disk.append(&spilled, Written::Batch { arrival, batch }) {
-                Ok(()) => {
+            match self.disk.append(&spilled) {
+                Ok(appended) => {
                     self.sender.take_sequence();
-                    self.arrive();
+                    let arrival = self.arrive();
+                    self.disk.wait_for(appended, batch.bytes(), Written::Batch { arrival, batch });
                     self.shared.backlog.set_hopeless(None);
                 }
-                Err((error, Written::Batch { batch, .. })) => {
+                Err(error @ SpoolError::TooLarge { .. }) => {
+                    batch.lost(Reason::SpoolFailed);
+                    self.trouble(&error);
+                }
+                Err(error) => {
                     self.aside = Some((batch, revision));
                     return self.refused(&error);
                 }
-                Err((error, Written::Twin { .. })) => return self.refused(&error),
             }
         }
     }

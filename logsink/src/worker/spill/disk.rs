@@ -23,6 +23,8 @@ use crate::{
 
 /// Read at a time: a batch or some small ones.
 const READ_BYTES: usize = 1 << 20;
+/// Bytes on the way to the disk, which are in memory twice meanwhile: enough for one sync to serve several batches.
+const WRITING_BYTES_MAX: usize = 4 << 20;
 /// How soon after the disk has refused to read it is asked again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -36,6 +38,7 @@ pub(super) struct Disk {
     /// Slots of newer versions, of which was said that they are left alone.
     left_alone: HashSet<PathBuf>,
     writing: VecDeque<Writing>,
+    writing_bytes: usize,
     loaded: VecDeque<(Place, Spilled)>,
     task: Option<JoinHandle<Task>>,
     retry_at: Option<Instant>,
@@ -56,6 +59,7 @@ enum Which {
 
 struct Writing {
     appended: Appended,
+    bytes: usize,
     what: Written,
 }
 
@@ -104,24 +108,28 @@ impl Disk {
             other: None,
             left_alone: HashSet::new(),
             writing: VecDeque::new(),
+            writing_bytes: 0,
             loaded: VecDeque::new(),
             task: None,
             retry_at: None,
         })
     }
 
-    /// Writes a batch behind all others. What becomes of it, [`Disk::done`] tells.
+    /// Writes a batch behind all others; [`Disk::wait_for`] is to be told what it was.
     ///
     /// # Errors
-    /// When there is no room, on the disk or on the way to it. `what` comes back then.
-    pub(super) fn append(&mut self, spilled: &Spilled, what: Written) -> Result<(), (SpoolError, Written)> {
-        match self.own.spool.append(&[&spilled.head(), &spilled.sealed.payload]) {
-            Ok(appended) => {
-                self.writing.push_back(Writing { appended, what });
-                Ok(())
-            }
-            Err(error) => Err((error, what)),
+    /// When there is no room, on the disk or on the way to it.
+    pub(super) fn append(&mut self, spilled: &Spilled) -> Result<Appended, SpoolError> {
+        if self.writing_bytes >= WRITING_BYTES_MAX {
+            return Err(SpoolError::Busy);
         }
+        self.own.spool.append(&[&spilled.head(), &spilled.sealed.payload])
+    }
+
+    /// [`Disk::done`] is to tell what becomes of these bytes.
+    pub(super) fn wait_for(&mut self, appended: Appended, bytes: usize, what: Written) {
+        self.writing_bytes += bytes;
+        self.writing.push_back(Writing { appended, bytes, what });
     }
 
     /// How old a batch may become, in nanoseconds.
@@ -179,7 +187,10 @@ impl Disk {
         let Self { writing, task, retry_at, .. } = self;
         tokio::select! {
             result = first_written(writing) => match self.writing.pop_front() {
-                Some(writing) => Done::Written(writing.what, result),
+                Some(writing) => {
+                    self.writing_bytes -= writing.bytes;
+                    Done::Written(writing.what, result)
+                }
                 None => Done::Moved,
             },
             done = finished(task) => {
