@@ -2,6 +2,7 @@
 
 mod guard;
 mod lanes;
+mod pipeline;
 mod resource;
 
 #[cfg(any(feature = "etcd", feature = "grpc"))]
@@ -19,7 +20,9 @@ use std::{
 use tracing_core::Subscriber;
 use tracing_subscriber::{Layer, layer::SubscriberExt, registry::LookupSpan};
 
+use guard::AtDrop;
 pub use guard::Guard;
+pub(crate) use pipeline::Pipeline;
 
 use crate::{
     Config, ConfigError, InitError, LogsinkLayer,
@@ -27,6 +30,7 @@ use crate::{
     clock,
     config::{Console, Overflow, Rules, RulesFrom, Sink},
     encode::repeated::push_repeated,
+    exit,
     filter::rules::{Document, RuleSet},
     layer::Capture,
     metrics::Metrics,
@@ -40,8 +44,8 @@ use crate::{
 /// Starts the library with the settings of `logsink.toml` and the environment, and makes it the process's `tracing`
 /// subscriber (and `log` logger, with the feature `log`).
 ///
-/// Keep the guard: dropping it sends what is left, waiting five seconds at most, and ends the library. `std::process::exit`
-/// drops nothing: call [`Guard::flush`] before it.
+/// Keep the guard: dropping it sends what is left, waiting five seconds at most. Events are taken until the process ends,
+/// where the last of them are sent: when `main` returns and at `std::process::exit` alike (see [`exit`](crate::exit())).
 ///
 /// ```no_run
 /// let _logsink = logsink::init()?;
@@ -213,12 +217,13 @@ impl Builder {
         }
         // A failed attempt leaves nothing behind: another one, with better settings, may follow.
         let started = (|| {
-            let (layer, guard) = self.start(true)?;
+            let (layer, guard) = self.start(AtDrop::Flush)?;
             let subscriber = tracing_subscriber::registry().with(layer.sole());
             if tracing::subscriber::set_global_default(subscriber).is_err() {
                 guard.abandon();
                 return Err(InitError::AlreadyInitialized);
             }
+            exit::keep(guard.pipeline());
             #[cfg(feature = "log")]
             take_log_records();
             Ok(guard)
@@ -237,17 +242,18 @@ impl Builder {
     where
         S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync + 'static,
     {
-        let (layer, guard) = self.start(false)?;
+        let (layer, guard) = self.start(AtDrop::End)?;
         Ok((layer.filtered(), guard))
     }
 
-    fn start(self, sole: bool) -> Result<(LogsinkLayer, Guard), InitError> {
+    fn start(self, at_drop: AtDrop) -> Result<(LogsinkLayer, Guard), InitError> {
         let config = config(self.alone, self.changes)?;
+        let of_process = at_drop == AtDrop::Flush;
         let service = config.service.clone().unwrap_or_else(resource::service_default);
         let capture = config.capture(self.capture)?;
         let instance = resource::instance_id();
 
-        let console = if sole { config.console.endpoint(&config) } else { None };
+        let console = if of_process { config.console.endpoint(&config) } else { None };
         let console_filter = if console.is_some() { config.console_filter()? } else { None };
         let reload = Reload::with_console(rules_at_start(&config, &service)?, console_filter);
         let metrics = Arc::new(Metrics::new());
@@ -261,7 +267,7 @@ impl Builder {
             has_local: console.is_some() && config.console_filter.is_some(),
             own: repeats(reload.clone()),
             revision: revision(reload.clone()),
-            tick: tick(reload.clone(), sole),
+            tick: tick(reload.clone(), of_process),
         };
         let flush_timeout = Duration::from_millis(config.send.flush_timeout_ms);
         let (producer, consumer) = queue::channel(config.queue.channel());
@@ -274,8 +280,10 @@ impl Builder {
             reload: reload.clone(),
         };
         let worker = Worker::start(consumer, settings, move || outside.build())?;
-        let layer = LogsinkLayer::new(producer, reload.clone(), metrics.clone(), capture);
-        Ok((layer, Guard::new(worker, metrics, reload, instance, flush_timeout)))
+        let layer = LogsinkLayer::new(producer.clone(), reload.clone(), metrics.clone(), capture);
+        let pipeline = Arc::new(Pipeline::new(worker, producer, metrics, reload, instance, flush_timeout));
+        exit::register(&pipeline);
+        Ok((layer, Guard::new(pipeline, at_drop)))
     }
 }
 

@@ -67,11 +67,13 @@ mod worker;
 pub mod proto;
 pub mod spool;
 
-// Wiring.
+// Wiring, and the end.
+mod exit;
 mod init;
 
 pub use config::Config;
 pub use error::{ConfigError, FlushError, InitError};
+pub use exit::exit;
 pub use init::{Builder, Guard, builder, init, layer};
 pub use layer::{Capture, FieldNames, LogsinkLayer, RulesFilter, SpanFields};
 pub use metrics::Snapshot;

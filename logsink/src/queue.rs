@@ -218,10 +218,13 @@ impl Shared {
     /// # Errors
     /// When the strays' budget is spent or the queue is closed.
     fn give_stray(&self, record: &[u8], severity: Severity) -> Result<(), Reason> {
+        if self.closing.is_closed() {
+            return Err(self.closing.reason());
+        }
         let mut strays = lock(&self.strays);
         // Under the lock, which the last drain takes after the closing.
         if self.closing.is_closed() {
-            return Err(Reason::Shutdown);
+            return Err(self.closing.reason());
         }
         if strays.len() + record.len() > self.strays_max(severity) {
             return Err(Reason::QueueFull);
@@ -236,6 +239,13 @@ impl Shared {
 #[derive(Clone)]
 pub(crate) struct Producer {
     shared: Arc<Shared>,
+}
+
+impl Producer {
+    /// Refuses all further records of a process that has just been forked, as [`Reason::Forked`]. Takes no lock.
+    pub(crate) fn close_in_child(&self) {
+        self.shared.closing.close_in_child();
+    }
 }
 
 /// The worker's end.

@@ -8,22 +8,32 @@
 
 use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
 
+use crate::metrics::Reason;
+
 /// Whether the queue takes records, and how both ends learn of it.
 pub(super) struct Closing {
     closed: AtomicBool,
+    /// This process was forked from the one that reads the queue.
+    in_child: AtomicBool,
     /// Whether writers must bring their own fence.
     both_fence: bool,
 }
 
 impl Closing {
     pub(super) fn new() -> Self {
-        Self { closed: AtomicBool::new(false), both_fence: !barrier::is_there() }
+        Self { closed: AtomicBool::new(false), in_child: AtomicBool::new(false), both_fence: !barrier::is_there() }
     }
 
     /// Good for an early way out; to rely on it needs [`Closing::announced`] before.
     #[inline]
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Why a closed queue refuses a record.
+    #[cold]
+    pub(super) fn reason(&self) -> Reason {
+        if self.in_child.load(Ordering::Relaxed) { Reason::Forked } else { Reason::Shutdown }
     }
 
     /// The writer's side: between its announcement and its look at [`Closing::is_closed`].
@@ -34,6 +44,12 @@ impl Closing {
         } else {
             compiler_fence(Ordering::SeqCst);
         }
+    }
+
+    /// Closes the queue of a process that has just been forked: its only thread is the caller, so nothing is under way.
+    pub(super) fn close_in_child(&self) {
+        self.in_child.store(true, Ordering::Relaxed);
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// The consumer's side: who announces a commit after this finds the queue closed, and who announced one before is seen.

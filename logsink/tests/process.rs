@@ -1,0 +1,26 @@
+//! Programs that end in many ways: what they have logged arrives, and none of them hangs.
+//!
+//! Each story runs a program in a process of its own, on the main thread of that process: thread-local destructors of the main
+//! thread, `atexit` handlers, signals and forks are what is looked at. So this binary has a `main` of its own, which is the
+//! list of stories or, where a variable names it, the program.
+
+#[cfg(unix)]
+#[path = "process/exit.rs"]
+mod exit;
+#[cfg(unix)]
+#[path = "process/forks.rs"]
+mod forks;
+#[cfg(unix)]
+#[path = "support/otlp_server.rs"]
+mod otlp_server;
+#[cfg(unix)]
+#[path = "process/program.rs"]
+mod program;
+
+#[cfg(unix)]
+fn main() {
+    program::main(&[exit::STORIES, forks::STORIES], &[exit::PROGRAMS, forks::PROGRAMS]);
+}
+
+#[cfg(not(unix))]
+fn main() {}
