@@ -34,7 +34,7 @@ use crate::{
     filter::rules::{Document, RuleSet},
     layer::Capture,
     metrics::Metrics,
-    queue,
+    panic, queue,
     reload::{self, Reload},
     source::{self, RuleSource},
     transport::{self, Transport},
@@ -176,6 +176,20 @@ impl Builder {
         self.configure(move |config| config.send.flush_timeout_ms = millis)
     }
 
+    /// Has SIGTERM and SIGINT flush before they end the process, which then still counts as killed by that signal. A second
+    /// one ends it at once. Unix.
+    ///
+    /// Only where the application does not handle or ignore the signal at this time. A handler that it sets later takes the place
+    /// of this one; where it passes the signal on (tokio's does), events are flushed and the application ends the process itself.
+    pub fn flush_on_signals(self) -> Self {
+        self.configure(|config| config.flush_on_signals = true)
+    }
+
+    /// Has panics become events, see [`Config::crash_report`](Config#structfield.crash_report).
+    pub fn crash_report(self) -> Self {
+        self.configure(|config| config.crash_report = true)
+    }
+
     /// Any other setting.
     pub fn configure(mut self, change: impl FnOnce(&mut Config) + 'static) -> Self {
         self.changes.push(Box::new(change));
@@ -217,13 +231,14 @@ impl Builder {
         }
         // A failed attempt leaves nothing behind: another one, with better settings, may follow.
         let started = (|| {
-            let (layer, guard) = self.start(AtDrop::Flush)?;
+            let (layer, guard, panics) = self.start(AtDrop::Flush)?;
             let subscriber = tracing_subscriber::registry().with(layer.sole());
             if tracing::subscriber::set_global_default(subscriber).is_err() {
                 guard.abandon();
                 return Err(InitError::AlreadyInitialized);
             }
             exit::keep(guard.pipeline());
+            panics.hook(guard.pipeline());
             #[cfg(feature = "log")]
             take_log_records();
             Ok(guard)
@@ -242,11 +257,12 @@ impl Builder {
     where
         S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync + 'static,
     {
-        let (layer, guard) = self.start(AtDrop::End)?;
+        let (layer, guard, panics) = self.start(AtDrop::End)?;
+        panics.hook(guard.pipeline());
         Ok((layer.filtered(), guard))
     }
 
-    fn start(self, at_drop: AtDrop) -> Result<(LogsinkLayer, Guard), InitError> {
+    fn start(self, at_drop: AtDrop) -> Result<(LogsinkLayer, Guard, Panics), InitError> {
         let config = config(self.alone, self.changes)?;
         let of_process = at_drop == AtDrop::Flush;
         let service = config.service.clone().unwrap_or_else(resource::service_default);
@@ -270,6 +286,11 @@ impl Builder {
             tick: tick(reload.clone(), of_process),
         };
         let flush_timeout = Duration::from_millis(config.send.flush_timeout_ms);
+        let panics = Panics {
+            are_hooked: config.panic_hook.unwrap_or(of_process) || config.crash_report,
+            are_reported: config.crash_report,
+        };
+        let flush_on_signals = config.flush_on_signals;
         let (producer, consumer) = queue::channel(config.queue.channel());
         let outside = Outside {
             sinks,
@@ -283,7 +304,25 @@ impl Builder {
         let layer = LogsinkLayer::new(producer.clone(), reload.clone(), metrics.clone(), capture);
         let pipeline = Arc::new(Pipeline::new(worker, producer, metrics, reload, instance, flush_timeout));
         exit::register(&pipeline);
-        Ok((layer, Guard::new(pipeline, at_drop)))
+        if flush_on_signals {
+            take_signals()?;
+        }
+        Ok((layer, Guard::new(pipeline, at_drop), panics))
+    }
+}
+
+/// What the settings say about panics.
+struct Panics {
+    are_hooked: bool,
+    are_reported: bool,
+}
+
+impl Panics {
+    /// To be done when nothing can fail any more: a hook stays.
+    fn hook(&self, pipeline: &Pipeline) {
+        if self.are_hooked {
+            panic::install(pipeline, self.are_reported);
+        }
     }
 }
 
@@ -366,6 +405,17 @@ fn tick(reload: Arc<Reload>, sole: bool) -> Box<dyn FnMut() + Send> {
         #[cfg(not(feature = "log"))]
         let _ = sole;
     })
+}
+
+#[cfg(unix)]
+fn take_signals() -> Result<(), InitError> {
+    crate::signals::take().map_err(InitError::Thread)
+}
+
+#[cfg(not(unix))]
+fn take_signals() -> Result<(), InitError> {
+    let message = "there are no signals on this system: leave it out".to_owned();
+    Err(ConfigError { field: "flush_on_signals".to_owned(), message }.into())
 }
 
 /// Sends the records of the `log` crate through `tracing`.

@@ -70,6 +70,9 @@ pub mod spool;
 // Wiring, and the end.
 mod exit;
 mod init;
+mod panic;
+#[cfg(unix)]
+mod signals;
 
 pub use config::Config;
 pub use error::{ConfigError, FlushError, InitError};
@@ -77,4 +80,5 @@ pub use exit::exit;
 pub use init::{Builder, Guard, builder, init, layer};
 pub use layer::{Capture, FieldNames, LogsinkLayer, RulesFilter, SpanFields};
 pub use metrics::Snapshot;
+pub use panic::install_panic_hook;
 pub use severity::Severity;

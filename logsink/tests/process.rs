@@ -14,12 +14,21 @@ mod forks;
 #[path = "support/otlp_server.rs"]
 mod otlp_server;
 #[cfg(unix)]
+#[path = "process/panics.rs"]
+mod panics;
+#[cfg(unix)]
 #[path = "process/program.rs"]
 mod program;
+#[cfg(unix)]
+#[path = "process/signals.rs"]
+mod signals;
 
 #[cfg(unix)]
 fn main() {
-    program::main(&[exit::STORIES, forks::STORIES], &[exit::PROGRAMS, forks::PROGRAMS]);
+    program::main(
+        &[exit::STORIES, forks::STORIES, panics::STORIES, signals::STORIES],
+        &[exit::PROGRAMS, forks::PROGRAMS, panics::PROGRAMS, signals::PROGRAMS],
+    );
 }
 
 #[cfg(not(unix))]

@@ -1,10 +1,13 @@
-//! A running pipeline, shared by all who may end it: the guard and the hook at the process's exit.
+//! A running pipeline, shared by all who may end it: the guard, the hooks at the process's exit, at a panic and at a signal.
 //!
 //! Whoever comes second waits for the first. Nobody waits where that would be for ever: on a thread of the library, which
 //! would wait for itself, and in a forked process, whose threads stayed behind.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -27,6 +30,8 @@ pub(crate) struct Pipeline {
     flush_timeout: Duration,
     /// The process that has the threads: one forked from it has not.
     process: u32,
+    /// Whether the panic hook flushes this one.
+    flushed_by_panics: AtomicBool,
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -65,6 +70,7 @@ impl Pipeline {
             instance,
             flush_timeout,
             process: std::process::id(),
+            flushed_by_panics: AtomicBool::new(false),
             state: Mutex::default(),
             ended: Condvar::new(),
         }
@@ -120,8 +126,21 @@ impl Pipeline {
         self.end(given_up.map_or(self.flush_timeout, |at| self.flush_timeout.min(at.elapsed())))
     }
 
+    /// Has what is buffered sent soon, without waiting.
+    pub(crate) fn hurry(&self) {
+        self.flush(Duration::ZERO);
+    }
+
     pub(crate) fn flush_timeout(&self) -> Duration {
         self.flush_timeout
+    }
+
+    pub(crate) fn set_flushed_by_panics(&self) {
+        self.flushed_by_panics.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_flushed_by_panics(&self) -> bool {
+        self.flushed_by_panics.load(Relaxed)
     }
 
     /// In a process forked from the one that has the threads.
