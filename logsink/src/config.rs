@@ -90,6 +90,9 @@ pub struct Config {
     /// Whether SIGTERM and SIGINT flush before they end the process, where the application does not handle them at the start
     /// (Unix). Default: no.
     pub flush_on_signals: bool,
+    /// What the library's own threads and the clients on them log is said on stderr from this level on, 100 lines a second at
+    /// most: for whoever looks into trouble with the sink. It never becomes an event. Default: `off`.
+    pub diagnostics: Option<Threshold>,
     /// Further librdkafka properties, such as `security.protocol`; they win over the library's own.
     pub kafka: BTreeMap<String, Secret>,
     /// Further sinks, each with a filter of its own. Default: none.

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use tracing_core::Subscriber;
+use tracing_core::{LevelFilter, Subscriber};
 use tracing_subscriber::{Layer, layer::SubscriberExt, registry::LookupSpan};
 
 use guard::AtDrop;
@@ -28,7 +28,7 @@ use crate::{
     Config, ConfigError, InitError, LogsinkLayer,
     batch::Envelope,
     clock,
-    config::{Console, Overflow, Rules, RulesFrom, Sink},
+    config::{Console, Overflow, Rules, RulesFrom, Sink, Threshold},
     encode::repeated::push_repeated,
     exit,
     filter::rules::{Document, RuleSet},
@@ -38,6 +38,7 @@ use crate::{
     reload::{self, Reload},
     source::{self, RuleSource},
     transport::{self, Transport},
+    voice::diagnostics,
     worker::{self, Worker},
 };
 
@@ -291,6 +292,8 @@ impl Builder {
             are_reported: config.crash_report,
         };
         let flush_on_signals = config.flush_on_signals;
+        // Before there are threads that it is about.
+        diagnostics::set(config.diagnostics.map_or(LevelFilter::OFF, Threshold::filter));
         let (producer, consumer) = queue::channel(config.queue.channel());
         let outside = Outside {
             sinks,

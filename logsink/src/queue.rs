@@ -31,7 +31,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Severity, metrics::Reason};
+use crate::{Severity, metrics::Reason, voice::diagnostics};
 pub(crate) use chunk::CHUNK_BYTES;
 use chunk::{Chunks, NO_CHUNK};
 use closing::Closing;
@@ -374,9 +374,11 @@ thread_local! {
 }
 
 /// Marks the calling thread as the library's own, or as one of its clients': its events are refused, since sending an
-/// event about sending events would never end. To be called before the thread's first event.
+/// event about sending events would never end. They are said on stderr where that is asked for. To be called before the
+/// thread's first event.
 pub(crate) fn mark_own_thread() {
     OWN_THREAD.set(true);
+    diagnostics::listen();
 }
 
 /// Whether [`mark_own_thread`] was called on this thread.

@@ -1,6 +1,8 @@
 //! What the library has to say of itself goes to stderr, a line at a time: a logger cannot speak of its own trouble through
 //! itself.
 
+pub(crate) mod diagnostics;
+
 use std::fmt;
 
 /// Writes one line to stderr.

@@ -5,6 +5,9 @@
 //! list of stories or, where a variable names it, the program.
 
 #[cfg(unix)]
+#[path = "process/diagnostics.rs"]
+mod diagnostics;
+#[cfg(unix)]
 #[path = "process/exit.rs"]
 mod exit;
 #[cfg(unix)]
@@ -26,8 +29,8 @@ mod signals;
 #[cfg(unix)]
 fn main() {
     program::main(
-        &[exit::STORIES, forks::STORIES, panics::STORIES, signals::STORIES],
-        &[exit::PROGRAMS, forks::PROGRAMS, panics::PROGRAMS, signals::PROGRAMS],
+        &[exit::STORIES, forks::STORIES, panics::STORIES, signals::STORIES, diagnostics::STORIES],
+        &[exit::PROGRAMS, forks::PROGRAMS, panics::PROGRAMS, signals::PROGRAMS, diagnostics::PROGRAMS],
     );
 }
 

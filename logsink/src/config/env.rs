@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, str::FromStr};
 
 use super::{
-    Compression, Config, Level, LevelOverflow, ProxyEnv, RulesFrom, Secret,
+    Compression, Config, Level, LevelOverflow, ProxyEnv, RulesFrom, Secret, Threshold,
     capture::{SpanFieldsFrom, names},
     endpoint::LOGS_PATH,
     queue::named,
@@ -178,6 +178,9 @@ impl Config {
             self.send.compression = Some(compression("LOGSINK_SEND_COMPRESSION", &value)?);
         }
         word(read, "LOGSINK_CONSOLE", &mut self.console)?;
+        let mut diagnostics = self.diagnostics.unwrap_or(Threshold::Off);
+        word(read, "LOGSINK_DIAGNOSTICS", &mut diagnostics)?;
+        self.diagnostics = Some(diagnostics);
         if read("LOGSINK_PANIC_HOOK").is_some() {
             boolean(read, "LOGSINK_PANIC_HOOK", self.panic_hook.insert(true))?;
         }

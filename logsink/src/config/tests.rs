@@ -39,6 +39,7 @@ fn what_cannot_be_used_is_refused_by_name() {
     };
     for (variables, message) in [
         (&[("LOGSINK_CRASH_REPORT", "maybe")], "LOGSINK_CRASH_REPORT: `maybe` is neither `true`"),
+        (&[("LOGSINK_DIAGNOSTICS", "loud")], "LOGSINK_DIAGNOSTICS: `loud` is not known: write off, error, warn"),
         (&[("LOGSINK_QUEUE_BYTES_MAX", "1k")], "LOGSINK_QUEUE_BYTES_MAX: `1k` is not a whole number in range"),
         (
             &[("LOGSINK_SEND_COMPRESSION", "br")],
@@ -275,15 +276,17 @@ fn what_is_captured_and_redacted_comes_from_all_layers() {
 
 #[test]
 fn hooks_are_turned_on_and_off_by_file_and_environment() {
-    let text = "panic_hook = false\nflush_on_signals = true";
+    let text = "panic_hook = false\nflush_on_signals = true\ndiagnostics = \"debug\"";
     let mut config = Config::from_toml(text, "f").unwrap();
     assert_eq!((config.panic_hook, config.crash_report, config.flush_on_signals), (Some(false), false, true));
+    assert_eq!(config.diagnostics, Some(Threshold::Debug));
     let environment = BTreeMap::from([
         ("LOGSINK_PANIC_HOOK", "on"),
         ("LOGSINK_CRASH_REPORT", "true"),
         ("LOGSINK_FLUSH_ON_SIGNALS", "false"),
+        ("LOGSINK_DIAGNOSTICS", "off"),
     ]);
     config.apply_env(&|name| environment.get(name).map(|value| (*value).to_owned())).unwrap();
     assert_eq!((config.panic_hook, config.crash_report, config.flush_on_signals), (Some(true), true, false));
-    assert_eq!(config.validate(), Ok(()));
+    assert_eq!((config.diagnostics, config.validate()), (Some(Threshold::Off), Ok(())));
 }

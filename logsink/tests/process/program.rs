@@ -87,10 +87,16 @@ impl Ended {
 
 /// Runs a program to its end.
 pub(crate) fn run(name: &str, url: &str) -> Ended {
+    run_with(name, url, &[])
+}
+
+/// The same, with these variables in its environment.
+pub(crate) fn run_with(name: &str, url: &str, variables: &[(&str, &str)]) -> Ended {
     let started = Instant::now();
     let mut process = Command::new(env::current_exe().unwrap())
         .env(PROGRAM, name)
         .env(URL, url)
+        .envs(variables.iter().copied())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
