@@ -24,6 +24,8 @@ use guard::AtDrop;
 pub use guard::Guard;
 pub(crate) use pipeline::Pipeline;
 
+#[cfg(feature = "log")]
+use crate::log_bridge;
 use crate::{
     Config, ConfigError, InitError, LogsinkLayer,
     batch::Envelope,
@@ -403,7 +405,7 @@ fn tick(reload: Arc<Reload>, sole: bool) -> Box<dyn FnMut() + Send> {
         reload.expire(reload::unix_now_ns());
         #[cfg(feature = "log")]
         if sole {
-            follow_level();
+            log_bridge::follow_level();
         }
         #[cfg(not(feature = "log"))]
         let _ = sole;
@@ -421,30 +423,12 @@ fn take_signals() -> Result<(), InitError> {
     Err(ConfigError { field: "flush_on_signals".to_owned(), message }.into())
 }
 
-/// Sends the records of the `log` crate through `tracing`.
+/// Has the records of the `log` crate come too.
 #[cfg(feature = "log")]
 fn take_log_records() {
-    use crate::voice::say;
-    if tracing_log::LogTracer::init().is_err() {
-        say("another logger is set for the `log` crate: its records do not come through logsink");
-        return;
+    if log_bridge::install_log_bridge().is_err() {
+        crate::voice::say("another logger is set for the `log` crate: its records do not come through logsink");
     }
-    follow_level();
-}
-
-/// Records of `log` below every rule's level end at one load, as `tracing`'s do; the rules may move that level.
-#[cfg(feature = "log")]
-fn follow_level() {
-    use log::LevelFilter as Log;
-    use tracing_core::LevelFilter as Level;
-    log::set_max_level(match Level::current() {
-        Level::OFF => Log::Off,
-        Level::ERROR => Log::Error,
-        Level::WARN => Log::Warn,
-        Level::INFO => Log::Info,
-        Level::DEBUG => Log::Debug,
-        Level::TRACE => Log::Trace,
-    });
 }
 
 /// What talks to the outside, made within the worker's runtime.

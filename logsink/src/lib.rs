@@ -74,11 +74,17 @@ mod panic;
 #[cfg(unix)]
 mod signals;
 
+// Beside the flow.
+#[cfg(feature = "log")]
+mod log_bridge;
+
 pub use config::Config;
 pub use error::{ConfigError, FlushError, InitError};
 pub use exit::exit;
 pub use init::{Builder, Guard, builder, init, layer};
 pub use layer::{Capture, FieldNames, LogsinkLayer, RulesFilter, SpanFields};
+#[cfg(feature = "log")]
+pub use log_bridge::install_log_bridge;
 pub use metrics::Snapshot;
 pub use panic::install_panic_hook;
 pub use severity::Severity;

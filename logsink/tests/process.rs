@@ -22,6 +22,9 @@ mod panics;
 #[cfg(unix)]
 #[path = "process/program.rs"]
 mod program;
+#[cfg(all(unix, feature = "log"))]
+#[path = "process/records.rs"]
+mod records;
 #[cfg(unix)]
 #[path = "process/signals.rs"]
 mod signals;
@@ -29,8 +32,24 @@ mod signals;
 #[cfg(unix)]
 fn main() {
     program::main(
-        &[exit::STORIES, forks::STORIES, panics::STORIES, signals::STORIES, diagnostics::STORIES],
-        &[exit::PROGRAMS, forks::PROGRAMS, panics::PROGRAMS, signals::PROGRAMS, diagnostics::PROGRAMS],
+        &[
+            exit::STORIES,
+            forks::STORIES,
+            panics::STORIES,
+            signals::STORIES,
+            diagnostics::STORIES,
+            #[cfg(feature = "log")]
+            records::STORIES,
+        ],
+        &[
+            exit::PROGRAMS,
+            forks::PROGRAMS,
+            panics::PROGRAMS,
+            signals::PROGRAMS,
+            diagnostics::PROGRAMS,
+            #[cfg(feature = "log")]
+            records::PROGRAMS,
+        ],
     );
 }
 

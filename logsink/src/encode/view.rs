@@ -5,7 +5,11 @@
 
 use std::borrow::Cow;
 
+#[cfg(feature = "log")]
+use super::push_text;
 use super::{FRAME_BYTES, Scalar, Varint, padded, push_attribute, push_bytes, push_delimited, tag, varint_length};
+#[cfg(feature = "log")]
+use crate::filter::rules::REDACTED;
 use crate::{
     Severity,
     callsite::Callsite,
@@ -227,6 +231,29 @@ fn edit(path: &str, any: &[u8], edits: Edits<'_>, buffers: &mut Buffers, write: 
         }
         _ => false,
     }
+}
+
+/// Writes `record` to `out` with further encoded attributes, which stand for those of the same name that it has. Where
+/// `is_redacted` says so of a name, without the value.
+#[cfg(feature = "log")]
+pub(crate) fn add_attributes(record: &[u8], attributes: &[u8], is_redacted: impl Fn(&str) -> bool, out: &mut Vec<u8>) {
+    let is_among_them =
+        |key: &[u8]| (Fields { rest: attributes }).any(|attribute| key_value(attribute.payload).0 == key);
+    out.clear();
+    out.extend_from_slice(&[FRAME_TAG, 0, 0, 0]);
+    for field in (Fields { rest: &record[FRAME_BYTES..] }) {
+        if field.tag != tag::ATTRIBUTE || !is_among_them(key_value(field.payload).0) {
+            out.extend_from_slice(field.whole);
+        }
+    }
+    for field in (Fields { rest: attributes }) {
+        match std::str::from_utf8(key_value(field.payload).0) {
+            Ok(key) if is_redacted(key) => push_text(out, key, REDACTED),
+            _ => out.extend_from_slice(field.whole),
+        }
+    }
+    let length = out.len() - FRAME_BYTES;
+    out[1..FRAME_BYTES].copy_from_slice(&padded(length));
 }
 
 /// One field of a protobuf message.
