@@ -77,6 +77,7 @@ mod signals;
 // Beside the flow.
 #[cfg(feature = "log")]
 mod log_bridge;
+pub mod testing;
 
 pub use config::Config;
 pub use error::{ConfigError, FlushError, InitError};

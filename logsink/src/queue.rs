@@ -64,9 +64,8 @@ pub(crate) struct Settings {
     pub(crate) wait_max: Duration,
 }
 
-#[cfg(test)]
 impl From<usize> for Settings {
-    /// Nobody waits, nothing is protected.
+    /// For tests: nobody waits, nothing is protected.
     fn from(bytes_max: usize) -> Self {
         Self { bytes_max, reserve_bytes: 0, levels: Levels::default(), wait_max: Duration::ZERO }
     }

@@ -105,6 +105,22 @@ fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
     }
 }
 
+impl<'r> RecordView<'r> {
+    /// The severity number as it is written in the record.
+    pub(crate) fn number(&self) -> u8 {
+        let number = self.find(tag::SEVERITY_NUMBER).and_then(varint).map_or(0, |(number, _)| number);
+        u8::try_from(number).unwrap_or_default()
+    }
+
+    /// All attributes that hold something.
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = (Cow<'r, str>, Value<'r>)> {
+        (Fields { rest: self.record.get(FRAME_BYTES..).unwrap_or_default() })
+            .filter(|field| field.tag == tag::ATTRIBUTE)
+            .map(|field| key_value(field.payload))
+            .filter_map(|(key, any)| Some((String::from_utf8_lossy(key), value(any)?)))
+    }
+}
+
 impl EventView for RecordView<'_> {
     fn severity(&self) -> Severity {
         self.severity
