@@ -194,3 +194,49 @@ fn the_trace_of_the_span_is_shown() {
     }
     assert_ne!(expected[0].1, expected[1].1);
 }
+
+#[cfg(feature = "opentelemetry")]
+#[test]
+fn the_trace_is_shown_wherever_the_other_layer_stands() {
+    use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
+    use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+    use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+    let sampled = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOn).build();
+    let unsampled = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build();
+    let event = || {
+        let span = tracing::info_span!("request");
+        let _within = span.clone().entered();
+        tracing::info!("inside");
+        let context = span.context();
+        let span = context.span();
+        (span.span_context().trace_id().to_bytes().to_vec(), span.span_context().span_id().to_bytes().to_vec())
+    };
+    for (provider, flags) in [(&sampled, 1), (&unsampled, 0)] {
+        for above in [true, false] {
+            let (bench, layer) = Bench::new();
+            let (trace, span) = if above {
+                let registry = Registry::default()
+                    .with(layer.filtered())
+                    .with(tracing_opentelemetry::layer().with_tracer(provider.tracer("test")));
+                tracing::subscriber::with_default(registry, event)
+            } else {
+                let registry = Registry::default()
+                    .with(tracing_opentelemetry::layer().with_tracer(provider.tracer("test")))
+                    .with(layer.filtered());
+                tracing::subscriber::with_default(registry, event)
+            };
+            let records = bench.records();
+            let record = &records.iter().find(|record| record.message() == "inside").unwrap().raw;
+            assert_eq!((&record.trace_id, &record.span_id), (&trace, &span), "flags {flags}, above {above}");
+            assert_eq!((record.trace_id.len(), record.flags), (16, flags), "above {above}");
+        }
+    }
+    // A subscriber without the other layer has no traces.
+    let (bench, layer) = Bench::new();
+    tracing::subscriber::with_default(Registry::default().with(layer.filtered()), || {
+        tracing::info_span!("request").in_scope(|| tracing::info!("inside"));
+    });
+    let records = bench.records();
+    assert_eq!((records[0].raw.trace_id.len(), records[0].raw.span_id.len(), records[0].raw.flags), (0, 0, 0));
+}
