@@ -153,6 +153,9 @@ pub(crate) struct Callsite {
     pub(crate) severity: Severity,
     /// The target, when `head` tells it: events of the `log` crate have one each, and a field may take its name.
     pub(crate) target: Option<&'static str>,
+    /// Whether it stands for all records of the `log` crate of its level.
+    #[cfg(feature = "log")]
+    pub(crate) is_log: bool,
     /// The record's start: frame, times (zero), severity and constant attributes.
     pub(crate) head: Box<[u8]>,
     /// By field index.
@@ -285,6 +288,8 @@ impl Callsite {
         Self {
             severity,
             target,
+            #[cfg(feature = "log")]
+            is_log,
             head: head.into(),
             fields: fields.into(),
             name_bits,

@@ -84,6 +84,19 @@ pub struct Config {
     pub tls: Tls,
     /// Who we are for a Kafka cluster that asks.
     pub sasl: Sasl,
+    /// Whether what is buffered is sent when a thread panics, see [`install_panic_hook`](crate::install_panic_hook).
+    /// Default: with `init`, but not with `layer`.
+    pub panic_hook: Option<bool>,
+    /// Whether panics become events: level `ERROR`, target `panic`, in the span of the panicking thread, with `exception.type`,
+    /// `exception.message`, `exception.stacktrace` (16 KiB at most), `code.file.path`, `code.line.number` and `thread.name`.
+    /// Includes the panic hook. Default: no.
+    pub crash_report: bool,
+    /// Whether SIGTERM and SIGINT flush before they end the process, where the application does not handle them at the start
+    /// (Unix). Default: no.
+    pub flush_on_signals: bool,
+    /// What the library's own threads and the clients on them log is said on stderr from this level on, 100 lines a second at
+    /// most: for whoever looks into trouble with the sink. It never becomes an event. Default: `off`.
+    pub diagnostics: Option<Threshold>,
     /// Further librdkafka properties, such as `security.protocol`; they win over the library's own.
     pub kafka: BTreeMap<String, Secret>,
     /// Further sinks, each with a filter of its own. Default: none.
@@ -320,6 +333,9 @@ impl Config {
         }
         if self.sasl.password.is_some() && self.sasl.password_file.is_some() {
             return refuse("sasl", "`password` and `password_file` are both given: write one of them");
+        }
+        if self.crash_report && self.panic_hook == Some(false) {
+            return refuse("crash_report", "needs the panic hook: leave `panic_hook` out or turn it on");
         }
         if self.tls.certificate.is_some() != self.tls.key.is_some() {
             return refuse("tls", "`certificate` and `key` go together: give both or neither");

@@ -2,6 +2,7 @@
 
 mod guard;
 mod lanes;
+mod pipeline;
 mod resource;
 
 #[cfg(any(feature = "etcd", feature = "grpc"))]
@@ -16,33 +17,39 @@ use std::{
     time::Duration,
 };
 
-use tracing_core::Subscriber;
+use tracing_core::{LevelFilter, Subscriber};
 use tracing_subscriber::{Layer, layer::SubscriberExt, registry::LookupSpan};
 
+use guard::AtDrop;
 pub use guard::Guard;
+pub(crate) use pipeline::Pipeline;
 
+#[cfg(feature = "log")]
+use crate::log_bridge;
 use crate::{
     Config, ConfigError, InitError, LogsinkLayer,
     batch::Envelope,
     clock,
-    config::{Console, Overflow, Rules, RulesFrom, Sink},
+    config::{Console, Overflow, Rules, RulesFrom, Sink, Threshold},
     encode::repeated::push_repeated,
+    exit,
     filter::rules::{Document, RuleSet},
     layer::Capture,
     metrics::Metrics,
-    queue,
+    panic, queue,
     recorder::Recorder,
     reload::{self, Reload},
     source::{self, RuleSource},
     transport::{self, Transport},
+    voice::diagnostics,
     worker::{self, Release, Worker},
 };
 
 /// Starts the library with the settings of `logsink.toml` and the environment, and makes it the process's `tracing`
 /// subscriber (and `log` logger, with the feature `log`).
 ///
-/// Keep the guard: dropping it sends what is left, waiting five seconds at most, and ends the library. `std::process::exit`
-/// drops nothing: call [`Guard::flush`] before it.
+/// Keep the guard: dropping it sends what is left, waiting five seconds at most. Events are taken until the process ends,
+/// where the last of them are sent: when `main` returns and at `std::process::exit` alike (see [`exit`](crate::exit())).
 ///
 /// ```no_run
 /// let _logsink = logsink::init()?;
@@ -180,6 +187,20 @@ impl Builder {
         self.configure(move |config| config.send.flush_timeout_ms = millis)
     }
 
+    /// Has SIGTERM and SIGINT flush before they end the process, which then still counts as killed by that signal. A second
+    /// one ends it at once. Unix.
+    ///
+    /// Only where the application does not handle or ignore the signal at this time. A handler that it sets later takes the place
+    /// of this one; where it passes the signal on (tokio's does), events are flushed and the application ends the process itself.
+    pub fn flush_on_signals(self) -> Self {
+        self.configure(|config| config.flush_on_signals = true)
+    }
+
+    /// Has panics become events, see [`Config::crash_report`](Config#structfield.crash_report).
+    pub fn crash_report(self) -> Self {
+        self.configure(|config| config.crash_report = true)
+    }
+
     /// Any other setting.
     pub fn configure(mut self, change: impl FnOnce(&mut Config) + 'static) -> Self {
         self.changes.push(Box::new(change));
@@ -221,12 +242,14 @@ impl Builder {
         }
         // A failed attempt leaves nothing behind: another one, with better settings, may follow.
         let started = (|| {
-            let (layer, guard) = self.start(true)?;
+            let (layer, guard, panics) = self.start(AtDrop::Flush)?;
             let subscriber = tracing_subscriber::registry().with(layer.sole());
             if tracing::subscriber::set_global_default(subscriber).is_err() {
                 guard.abandon();
                 return Err(InitError::AlreadyInitialized);
             }
+            exit::keep(guard.pipeline());
+            panics.hook(guard.pipeline());
             #[cfg(feature = "log")]
             take_log_records();
             Ok(guard)
@@ -245,17 +268,19 @@ impl Builder {
     where
         S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync + 'static,
     {
-        let (layer, guard) = self.start(false)?;
+        let (layer, guard, panics) = self.start(AtDrop::End)?;
+        panics.hook(guard.pipeline());
         Ok((layer.filtered(), guard))
     }
 
-    fn start(self, sole: bool) -> Result<(LogsinkLayer, Guard), InitError> {
+    fn start(self, at_drop: AtDrop) -> Result<(LogsinkLayer, Guard, Panics), InitError> {
         let config = config(self.alone, self.changes)?;
+        let of_process = at_drop == AtDrop::Flush;
         let service = config.service.clone().unwrap_or_else(resource::service_default);
         let capture = config.capture(self.capture)?;
         let instance = resource::instance_id();
 
-        let console = if sole { config.console.endpoint(&config) } else { None };
+        let console = if of_process { config.console.endpoint(&config) } else { None };
         let console_filter = if console.is_some() { config.console_filter()? } else { None };
         let recording = config.recorder.recording()?;
         let reload = Reload::beside(rules_at_start(&config, &service)?, console_filter, recording);
@@ -276,9 +301,16 @@ impl Builder {
             own: repeats(reload.clone()),
             revision: revision(reload.clone()),
             release: recorder.clone().map(|recorder| Release::new(recorder, reload.clone(), metrics.clone())),
-            tick: tick(reload.clone(), sole),
+            tick: tick(reload.clone(), of_process),
         };
         let flush_timeout = Duration::from_millis(config.send.flush_timeout_ms);
+        let panics = Panics {
+            are_hooked: config.panic_hook.unwrap_or(of_process) || config.crash_report,
+            are_reported: config.crash_report,
+        };
+        let flush_on_signals = config.flush_on_signals;
+        // Before there are threads that it is about.
+        diagnostics::set(config.diagnostics.map_or(LevelFilter::OFF, Threshold::filter));
         let outside = Outside {
             sinks,
             config,
@@ -288,11 +320,31 @@ impl Builder {
             reload: reload.clone(),
         };
         let worker = Worker::start(consumer, settings, move || outside.build())?;
-        let mut layer = LogsinkLayer::new(producer, reload.clone(), metrics.clone(), capture);
+        let mut layer = LogsinkLayer::new(producer.clone(), reload.clone(), metrics.clone(), capture);
         if let Some(recorder) = recorder {
             layer = layer.recording(recorder);
         }
-        Ok((layer, Guard::new(worker, metrics, reload, instance, flush_timeout)))
+        let pipeline = Arc::new(Pipeline::new(worker, producer, metrics, reload, instance, flush_timeout));
+        exit::register(&pipeline);
+        if flush_on_signals {
+            take_signals()?;
+        }
+        Ok((layer, Guard::new(pipeline, at_drop), panics))
+    }
+}
+
+/// What the settings say about panics.
+struct Panics {
+    are_hooked: bool,
+    are_reported: bool,
+}
+
+impl Panics {
+    /// To be done when nothing can fail any more: a hook stays.
+    fn hook(&self, pipeline: &Pipeline) {
+        if self.are_hooked {
+            panic::install(pipeline, self.are_reported);
+        }
     }
 }
 
@@ -370,37 +422,30 @@ fn tick(reload: Arc<Reload>, sole: bool) -> Box<dyn FnMut() + Send> {
         reload.expire(reload::unix_now_ns());
         #[cfg(feature = "log")]
         if sole {
-            follow_level();
+            log_bridge::follow_level();
         }
         #[cfg(not(feature = "log"))]
         let _ = sole;
     })
 }
 
-/// Sends the records of the `log` crate through `tracing`.
-#[cfg(feature = "log")]
-fn take_log_records() {
-    use crate::voice::say;
-    if tracing_log::LogTracer::init().is_err() {
-        say("another logger is set for the `log` crate: its records do not come through logsink");
-        return;
-    }
-    follow_level();
+#[cfg(unix)]
+fn take_signals() -> Result<(), InitError> {
+    crate::signals::take().map_err(InitError::Thread)
 }
 
-/// Records of `log` below every rule's level end at one load, as `tracing`'s do; the rules may move that level.
+#[cfg(not(unix))]
+fn take_signals() -> Result<(), InitError> {
+    let message = "there are no signals on this system: leave it out".to_owned();
+    Err(ConfigError { field: "flush_on_signals".to_owned(), message }.into())
+}
+
+/// Has the records of the `log` crate come too.
 #[cfg(feature = "log")]
-fn follow_level() {
-    use log::LevelFilter as Log;
-    use tracing_core::LevelFilter as Level;
-    log::set_max_level(match Level::current() {
-        Level::OFF => Log::Off,
-        Level::ERROR => Log::Error,
-        Level::WARN => Log::Warn,
-        Level::INFO => Log::Info,
-        Level::DEBUG => Log::Debug,
-        Level::TRACE => Log::Trace,
-    });
+fn take_log_records() {
+    if log_bridge::install_log_bridge().is_err() {
+        crate::voice::say("another logger is set for the `log` crate: its records do not come through logsink");
+    }
 }
 
 /// What talks to the outside, made within the worker's runtime.

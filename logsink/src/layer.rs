@@ -49,6 +49,8 @@ use crate::{
     reload::Reload,
     span::{self as spans, stack::Stack},
 };
+#[cfg(feature = "log")]
+use crate::{encode::view::add_attributes, log_bridge};
 
 /// Sends events to the queue.
 pub struct LogsinkLayer {
@@ -146,6 +148,10 @@ impl LogsinkLayer {
         if !encoder.finish(callsite, around) {
             return Err(encoder.draft.refusal());
         }
+        #[cfg(feature = "log")]
+        if callsite.is_log {
+            self.add_key_values(&mut encoder.draft, scratch)?;
+        }
         if interest == Interest::Sometimes {
             let judged = callsites.judged(meta);
             match self.judge(&mut encoder.draft, callsite, judged, now, scratch) {
@@ -175,6 +181,27 @@ impl LogsinkLayer {
         if truncated > 0 {
             self.count_truncated(truncated);
         }
+        Ok(())
+    }
+
+    /// Adds the key-values of the record of the `log` crate that this event stands for.
+    #[cfg(feature = "log")]
+    #[cold]
+    #[inline(never)]
+    fn add_key_values(&self, draft: &mut Draft<'_>, scratch: &mut Scratch) -> Result<(), Reason> {
+        let lost = log_bridge::with_current(|key_values| {
+            let is_redacted = |key: &str| self.capture.redact.cover(key);
+            add_attributes(draft.written(), &key_values.attributes, is_redacted, &mut scratch.record);
+            if draft.replace(&scratch.record) {
+                return Ok(key_values.truncated + key_values.left_out);
+            }
+            match draft.refusal() {
+                // It fills a chunk without them.
+                Reason::Oversize => Ok(key_values.count),
+                reason => Err(reason),
+            }
+        });
+        self.count_truncated(lost.transpose()?.unwrap_or(0));
         Ok(())
     }
 

@@ -34,6 +34,38 @@
 //! on whatever threads; outside of any span, what its thread kept there) is sent too, with the attribute
 //! `logsink.recorded = true`. The rules redact and drop it as any other event. [`Snapshot::recorder`] counts.
 //!
+//! # How a process may end
+//!
+//! | it ends by | what is buffered |
+//! |---|---|
+//! | `main` returns, or panics | sent, waiting `flush_timeout` at most (five seconds); with it what thread-local destructors and `atexit` handlers registered after `init` log; what earlier handlers log is counted as [`Shutdown`](metrics::Reason::Shutdown) |
+//! | `std::process::exit`, [`exit()`] | the same, from any thread |
+//! | a panic that aborts | sent by the panic hook, waiting two seconds at most; see [`install_panic_hook`] |
+//! | SIGTERM, SIGINT | sent with [`Builder::flush_on_signals`], else lost |
+//! | `std::process::abort`, `_exit`, SIGKILL | lost, unless [`Guard::flush`] comes before |
+//!
+//! # Where it can be called
+//!
+//! - **Twice**: a second [`init`] is refused and harms nothing; after one that was refused for its settings another may follow.
+//!   [`layer()`] may be called any number of times.
+//! - **Within an event**, from a `Debug` implementation: the inner event is sent too, unless eight are nested in one another
+//!   ([`Reentrant`](metrics::Reason::Reentrant)). `tracing` itself hands out no scoped subscriber there, only a global one. A value
+//!   that panics costs its event ([`Panicked`](metrics::Reason::Panicked)), nothing else. A value may call [`exit()`].
+//! - **While a thread ends**, from thread-local destructors: sent as any event, in a memory that is a sixteenth of the queue's. Only
+//!   while some thread has a scoped subscriber does `tracing` give such events to nobody.
+//! - **After a fork**, which leaves the library's threads behind: in the child every event is dropped and counted as
+//!   [`Forked`](metrics::Reason::Forked), flushes fail at once, and the child may end by `exit`, `_exit` or a signal without
+//!   waiting. Nothing of the parent's is sent twice. The child may start the library anew by [`layer()`], and a program
+//!   that becomes a daemon calls [`init`] afterwards. What another thread had locked in `tracing` or in other
+//!   layers at the moment of the fork stays locked there: the child's events are safe where `tracing` has met their callsites before.
+//! - **In a signal handler**: unsupported, as it is for `tracing` itself. An event there may allocate and take locks, so that it
+//!   deadlocks when it interrupts the allocator, `tracing`'s registry of callsites and spans, or another layer. What it
+//!   interrupts in this library is not harmed: an event that interrupts another on its thread goes a way of its own, as one within an
+//!   event does. Set a flag in the handler and log elsewhere.
+//! - **On a thread of the library**, within a [`transport::Transport`]: events are dropped as
+//!   [`OwnThread`](metrics::Reason::OwnThread) and can be seen on stderr ([`Config::diagnostics`](Config#structfield.diagnostics)),
+//!   a flush fails at once, and [`exit()`] ends the process without sending.
+//!
 //! # Cargo features
 //!
 //! | feature | | brings |
@@ -81,12 +113,25 @@ mod worker;
 pub mod proto;
 pub mod spool;
 
-// Wiring.
+// Wiring, and the end.
+mod exit;
 mod init;
+mod panic;
+#[cfg(unix)]
+mod signals;
+
+// Beside the flow.
+#[cfg(feature = "log")]
+mod log_bridge;
+pub mod testing;
 
 pub use config::Config;
 pub use error::{ConfigError, FlushError, InitError};
+pub use exit::exit;
 pub use init::{Builder, Guard, builder, init, layer};
 pub use layer::{Capture, FieldNames, LogsinkLayer, RulesFilter, SpanFields};
+#[cfg(feature = "log")]
+pub use log_bridge::install_log_bridge;
 pub use metrics::Snapshot;
+pub use panic::install_panic_hook;
 pub use severity::Severity;

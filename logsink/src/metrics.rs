@@ -52,13 +52,15 @@ pub enum Reason {
     /// The disk refused it, or damaged it. (Of damaged frames, of which nobody knows how many records they had, each counts
     /// one.)
     SpoolFailed,
-    /// It was still waiting when the deadline of the last flush passed.
+    /// It was still waiting when the deadline of the last flush passed, or came after the end of the library.
     Shutdown,
+    /// It was made in a process forked from the one that sends.
+    Forked,
 }
 
 impl Reason {
     /// All reasons, in the order of the flow.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::FilteredByBase,
         Self::FilteredByRule,
         Self::QueueFull,
@@ -74,6 +76,7 @@ impl Reason {
         Self::SpoolExpired,
         Self::SpoolFailed,
         Self::Shutdown,
+        Self::Forked,
     ];
 
     /// Its name in metrics, in headers and on stderr.
@@ -94,6 +97,7 @@ impl Reason {
             Self::SpoolExpired => "spool_expired",
             Self::SpoolFailed => "spool_failed",
             Self::Shutdown => "shutdown",
+            Self::Forked => "forked",
         }
     }
 

@@ -31,7 +31,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Severity, metrics::Reason};
+use crate::{Severity, metrics::Reason, voice::diagnostics};
 pub(crate) use chunk::CHUNK_BYTES;
 use chunk::{Chunks, NO_CHUNK};
 use closing::Closing;
@@ -64,9 +64,8 @@ pub(crate) struct Settings {
     pub(crate) wait_max: Duration,
 }
 
-#[cfg(test)]
 impl From<usize> for Settings {
-    /// Nobody waits, nothing is protected.
+    /// For tests: nobody waits, nothing is protected.
     fn from(bytes_max: usize) -> Self {
         Self { bytes_max, reserve_bytes: 0, levels: Levels::default(), wait_max: Duration::ZERO }
     }
@@ -218,10 +217,13 @@ impl Shared {
     /// # Errors
     /// When the strays' budget is spent or the queue is closed.
     fn give_stray(&self, record: &[u8], severity: Severity) -> Result<(), Reason> {
+        if self.closing.is_closed() {
+            return Err(self.closing.reason());
+        }
         let mut strays = lock(&self.strays);
         // Under the lock, which the last drain takes after the closing.
         if self.closing.is_closed() {
-            return Err(Reason::Shutdown);
+            return Err(self.closing.reason());
         }
         if strays.len() + record.len() > self.strays_max(severity) {
             return Err(Reason::QueueFull);
@@ -236,6 +238,13 @@ impl Shared {
 #[derive(Clone)]
 pub(crate) struct Producer {
     shared: Arc<Shared>,
+}
+
+impl Producer {
+    /// Refuses all further records of a process that has just been forked, as [`Reason::Forked`]. Takes no lock.
+    pub(crate) fn close_in_child(&self) {
+        self.shared.closing.close_in_child();
+    }
 }
 
 /// The worker's end.
@@ -364,9 +373,11 @@ thread_local! {
 }
 
 /// Marks the calling thread as the library's own, or as one of its clients': its events are refused, since sending an
-/// event about sending events would never end. To be called before the thread's first event.
+/// event about sending events would never end. They are said on stderr where that is asked for. To be called before the
+/// thread's first event.
 pub(crate) fn mark_own_thread() {
     OWN_THREAD.set(true);
+    diagnostics::listen();
 }
 
 /// Whether [`mark_own_thread`] was called on this thread.

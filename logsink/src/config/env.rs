@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, str::FromStr};
 
 use super::{
-    Compression, Config, Level, LevelOverflow, ProxyEnv, RulesFrom, Secret,
+    Compression, Config, Level, LevelOverflow, ProxyEnv, RulesFrom, Secret, Threshold,
     capture::{SpanFieldsFrom, names},
     endpoint::LOGS_PATH,
     queue::named,
@@ -184,6 +184,14 @@ impl Config {
             self.send.compression = Some(compression("LOGSINK_SEND_COMPRESSION", &value)?);
         }
         word(read, "LOGSINK_CONSOLE", &mut self.console)?;
+        let mut diagnostics = self.diagnostics.unwrap_or(Threshold::Off);
+        word(read, "LOGSINK_DIAGNOSTICS", &mut diagnostics)?;
+        self.diagnostics = Some(diagnostics);
+        if read("LOGSINK_PANIC_HOOK").is_some() {
+            boolean(read, "LOGSINK_PANIC_HOOK", self.panic_hook.insert(true))?;
+        }
+        boolean(read, "LOGSINK_CRASH_REPORT", &mut self.crash_report)?;
+        boolean(read, "LOGSINK_FLUSH_ON_SIGNALS", &mut self.flush_on_signals)?;
         number(read, "LOGSINK_QUEUE_BYTES_MAX", &mut self.queue.bytes_max)?;
         number(read, "LOGSINK_QUEUE_BLOCK_MS_MAX", &mut self.queue.block_ms_max)?;
         word(read, "LOGSINK_QUEUE_OVERFLOW", &mut self.queue.overflow)?;
@@ -249,8 +257,8 @@ fn level_overflows(name: &str, text: &str) -> Result<BTreeMap<Level, LevelOverfl
 fn boolean(read: Read<'_>, name: &str, field: &mut bool) -> Result<(), ConfigError> {
     let Some(text) = read(name) else { return Ok(()) };
     *field = match text.as_str() {
-        "true" => true,
-        "false" => false,
+        "true" | "on" => true,
+        "false" | "off" => false,
         _ => {
             let message = format!("`{text}` is neither `true` nor `false`");
             return Err(ConfigError { field: name.to_owned(), message });

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use serde::Deserialize;
+use tracing_core::LevelFilter;
 
 use super::{refuse, within};
 use crate::{ConfigError, Severity, queue, queue::Levels, worker::Bounds};
@@ -182,6 +183,20 @@ impl Queue {
         match self.level.get(&named) {
             Some(overflow) => *overflow == LevelOverflow::Block,
             None => self.overflow == Overflow::Block,
+        }
+    }
+}
+
+impl Threshold {
+    /// The same for `tracing`.
+    pub(crate) fn filter(self) -> LevelFilter {
+        match self {
+            Self::Off => LevelFilter::OFF,
+            Self::Trace => LevelFilter::TRACE,
+            Self::Debug => LevelFilter::DEBUG,
+            Self::Info => LevelFilter::INFO,
+            Self::Warn => LevelFilter::WARN,
+            Self::Error => LevelFilter::ERROR,
         }
     }
 }

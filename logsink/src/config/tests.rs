@@ -38,6 +38,8 @@ fn what_cannot_be_used_is_refused_by_name() {
         env(&mut config, variables).and_then(|()| config.validate()).unwrap_err().to_string()
     };
     for (variables, message) in [
+        (&[("LOGSINK_CRASH_REPORT", "maybe")], "LOGSINK_CRASH_REPORT: `maybe` is neither `true`"),
+        (&[("LOGSINK_DIAGNOSTICS", "loud")], "LOGSINK_DIAGNOSTICS: `loud` is not known: write off, error, warn"),
         (&[("LOGSINK_QUEUE_BYTES_MAX", "1k")], "LOGSINK_QUEUE_BYTES_MAX: `1k` is not a whole number in range"),
         (
             &[("LOGSINK_SEND_COMPRESSION", "br")],
@@ -82,6 +84,9 @@ fn what_cannot_be_used_is_refused_by_name() {
     let text =
         refused(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:4318"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]);
     assert!(text.starts_with("OTEL_EXPORTER_OTLP_PROTOCOL: `http/json` is not spoken: write `grpc`"), "{text}");
+
+    let text = refused(&[("LOGSINK_CRASH_REPORT", "on"), ("LOGSINK_PANIC_HOOK", "off")]);
+    assert!(text.starts_with("crash_report: needs the panic hook"), "{text}");
 
     let error = Config::from_toml("[batch]\nbytes = 3", "logsink.toml").unwrap_err();
     assert!(error.message.starts_with("line 2, column 1: ") && error.message.contains("bytes_max"), "{error}");
@@ -313,4 +318,21 @@ fn the_memory_is_shared_out_in_full() {
     assert!(all <= queue.bytes_max && all > queue.bytes_max - 16, "{all}");
     // Errors have a reserve unless told otherwise, and nobody waits.
     assert!(channel.levels.keeps(crate::Severity::ERROR) && !channel.levels.any_blocks());
+}
+
+#[test]
+fn hooks_are_turned_on_and_off_by_file_and_environment() {
+    let text = "panic_hook = false\nflush_on_signals = true\ndiagnostics = \"debug\"";
+    let mut config = Config::from_toml(text, "f").unwrap();
+    assert_eq!((config.panic_hook, config.crash_report, config.flush_on_signals), (Some(false), false, true));
+    assert_eq!(config.diagnostics, Some(Threshold::Debug));
+    let environment = BTreeMap::from([
+        ("LOGSINK_PANIC_HOOK", "on"),
+        ("LOGSINK_CRASH_REPORT", "true"),
+        ("LOGSINK_FLUSH_ON_SIGNALS", "false"),
+        ("LOGSINK_DIAGNOSTICS", "off"),
+    ]);
+    config.apply_env(&|name| environment.get(name).map(|value| (*value).to_owned())).unwrap();
+    assert_eq!((config.panic_hook, config.crash_report, config.flush_on_signals), (Some(true), true, false));
+    assert_eq!((config.diagnostics, config.validate()), (Some(Threshold::Off), Ok(())));
 }

@@ -5,7 +5,11 @@
 
 use std::borrow::Cow;
 
+#[cfg(feature = "log")]
+use super::push_text;
 use super::{FRAME_BYTES, Scalar, Varint, padded, push_attribute, push_bytes, push_delimited, tag, varint_length};
+#[cfg(feature = "log")]
+use crate::filter::rules::REDACTED;
 use crate::{
     Severity,
     callsite::Callsite,
@@ -105,6 +109,22 @@ fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
             let (length, width) = varint(bytes)?;
             Some((usize::try_from(length).ok()?, bytes.get(width..)?))
         }
+    }
+}
+
+impl<'r> RecordView<'r> {
+    /// The severity number as it is written in the record.
+    pub(crate) fn number(&self) -> u8 {
+        let number = self.find(tag::SEVERITY_NUMBER).and_then(varint).map_or(0, |(number, _)| number);
+        u8::try_from(number).unwrap_or_default()
+    }
+
+    /// All attributes that hold something.
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = (Cow<'r, str>, Value<'r>)> {
+        (Fields { rest: self.record.get(FRAME_BYTES..).unwrap_or_default() })
+            .filter(|field| field.tag == tag::ATTRIBUTE)
+            .map(|field| key_value(field.payload))
+            .filter_map(|(key, any)| Some((String::from_utf8_lossy(key), value(any)?)))
     }
 }
 
@@ -248,6 +268,29 @@ pub(crate) fn mark(record: &[u8], key: &str, out: &mut Vec<u8>) {
     push_attribute(out, key, Scalar::bool(true).as_bytes());
     let length = out.len() - start - FRAME_BYTES;
     out[start + 1..start + FRAME_BYTES].copy_from_slice(&padded(length));
+}
+
+/// Writes `record` to `out` with further encoded attributes, which stand for those of the same name that it has. Where
+/// `is_redacted` says so of a name, without the value.
+#[cfg(feature = "log")]
+pub(crate) fn add_attributes(record: &[u8], attributes: &[u8], is_redacted: impl Fn(&str) -> bool, out: &mut Vec<u8>) {
+    let is_among_them =
+        |key: &[u8]| (Fields { rest: attributes }).any(|attribute| key_value(attribute.payload).0 == key);
+    out.clear();
+    out.extend_from_slice(&[FRAME_TAG, 0, 0, 0]);
+    for field in (Fields { rest: &record[FRAME_BYTES..] }) {
+        if field.tag != tag::ATTRIBUTE || !is_among_them(key_value(field.payload).0) {
+            out.extend_from_slice(field.whole);
+        }
+    }
+    for field in (Fields { rest: attributes }) {
+        match std::str::from_utf8(key_value(field.payload).0) {
+            Ok(key) if is_redacted(key) => push_text(out, key, REDACTED),
+            _ => out.extend_from_slice(field.whole),
+        }
+    }
+    let length = out.len() - FRAME_BYTES;
+    out[1..FRAME_BYTES].copy_from_slice(&padded(length));
 }
 
 /// One field of a protobuf message.

@@ -2,101 +2,116 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{
-    error::FlushError,
-    metrics::{Metrics, Snapshot},
-    reload::{Reload, Status},
-    worker::Worker,
-};
+use super::pipeline::Pipeline;
+use crate::{error::FlushError, metrics::Snapshot, reload::Status};
 
-/// Keeps the library running. Dropping it sends what is left, waits for that no longer than `flush_timeout` (default: five
-/// seconds), counts what is not sent by then, and ends the library; events after that are dropped and counted.
+/// Keeps the library running. Dropping it sends what is left and waits for that no longer than `flush_timeout` (default: five
+/// seconds).
 ///
-/// It does not outlive a fork: a program that becomes a daemon starts the library afterwards. In the forked process nothing
-/// is sent, flushes fail at once, and dropping the guard says so on stderr.
-#[must_use = "dropping the guard ends the library: bind it to a name, such as `_logsink`"]
+/// A guard of [`layer`](crate::layer()) ends the library with that: what is not sent by then is counted, and events after it
+/// are dropped and counted. A guard of [`init`](crate::init) does not: events are taken until the process ends, when a handler
+/// of the C library's `exit` sends the last of them. So those of thread-local destructors and of `atexit` handlers that were
+/// registered after `init` arrive too.
+///
+/// It does not outlive a fork: see [Where it can be called](crate#where-it-can-be-called).
+#[must_use = "dropping the guard flushes, or ends the library: bind it to a name, such as `_logsink`"]
 pub struct Guard {
-    worker: Worker,
-    metrics: Arc<Metrics>,
-    reload: Arc<Reload>,
-    instance: String,
-    flush_timeout: Duration,
+    pipeline: Arc<Pipeline>,
+    /// What dropping it does.
+    at_drop: AtDrop,
+}
+
+/// What dropping a guard does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AtDrop {
+    /// Sends what is left; the pipeline goes on.
+    Flush,
+    /// Sends what is left and ends the pipeline.
+    End,
 }
 
 impl Guard {
-    pub(super) fn new(
-        worker: Worker,
-        metrics: Arc<Metrics>,
-        reload: Arc<Reload>,
-        instance: String,
-        flush_timeout: Duration,
-    ) -> Self {
-        Self { worker, metrics, reload, instance, flush_timeout }
+    pub(super) fn new(pipeline: Arc<Pipeline>, at_drop: AtDrop) -> Self {
+        Self { pipeline, at_drop }
     }
 
     /// Waits until every event emitted before the call has been taken by the sinks, all of them, or given up (see
-    /// [`Guard::metrics`]); with the policy `spill`, until it is taken or durable on disk.
+    /// [`Guard::metrics`]), though other threads go on logging; with the policy `spill`, until it is taken or durable on disk.
     /// Blocks the calling thread, which may be one of an async runtime: the library does not need that.
     ///
     /// # Errors
-    /// When `timeout` passes first. Nothing is lost by that: sending goes on.
+    /// When `timeout` passes first; nothing is lost by that: sending goes on. At once in a forked process and on threads of the
+    /// library (within a [`Transport`](crate::transport::Transport)), where waiting would never end.
     pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
-        if self.worker.flush(timeout) { Ok(()) } else { Err(FlushError { timeout }) }
+        if self.pipeline.flush(timeout) { Ok(()) } else { Err(FlushError { timeout }) }
     }
 
     /// All counters.
     pub fn metrics(&self) -> Snapshot {
-        self.metrics.snapshot()
+        self.pipeline.metrics.snapshot()
     }
 
     /// Which rules are in force, and why newer ones were refused.
     pub fn rules(&self) -> Status {
-        self.reload.status()
+        self.pipeline.reload.status()
     }
 
     /// How many events each rule has matched, by its name, in the order of the rules.
     pub fn rule_counts(&self) -> Vec<(String, u64)> {
-        let active = self.reload.active();
+        let active = self.pipeline.reload.active();
         active.rules.counts().into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
     }
 
     /// The instance id, under which the sink knows this process.
     pub fn instance(&self) -> &str {
-        &self.instance
+        &self.pipeline.instance
     }
 
-    /// Sends what is left and ends the library, as dropping it does, but says whether all was sent.
+    /// Sends what is left and ends the library, and says whether all was sent. Later events are dropped and counted.
     ///
     /// # Errors
-    /// When `timeout` passed first; what was not sent by then is lost and counted.
+    /// When `timeout` passed first; what was not sent by then is lost and counted. At once where [`Guard::flush`] fails at once.
     pub fn shutdown(self, timeout: Duration) -> Result<Snapshot, FlushError> {
-        let flushed = self.worker.shutdown(timeout);
-        if flushed { Ok(self.metrics.snapshot()) } else { Err(FlushError { timeout }) }
+        let flushed = self.pipeline.end(timeout);
+        if flushed { Ok(self.metrics()) } else { Err(FlushError { timeout }) }
+    }
+
+    pub(crate) fn pipeline(&self) -> &Arc<Pipeline> {
+        &self.pipeline
     }
 
     /// The counters, for a look after the guard is gone.
     #[cfg(test)]
-    pub(crate) fn metrics_shared(&self) -> Arc<Metrics> {
-        self.metrics.clone()
+    pub(crate) fn metrics_shared(&self) -> Arc<crate::metrics::Metrics> {
+        self.pipeline.metrics.clone()
     }
 
     /// Ends a pipeline that never got an event.
     pub(super) fn abandon(self) {
-        self.worker.shutdown(Duration::ZERO);
+        self.pipeline.end(Duration::ZERO);
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.worker.shutdown(self.flush_timeout);
+        if self.pipeline.is_forked() {
+            self.pipeline.say_forked();
+            // Whose last owner would wait for threads that are not there.
+            std::mem::forget(self.pipeline.clone());
+            return;
+        }
+        match self.at_drop {
+            AtDrop::Flush => self.pipeline.flush_last(),
+            AtDrop::End => drop(self.pipeline.end(self.pipeline.flush_timeout())),
+        }
     }
 }
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guard")
-            .field("instance", &self.instance)
-            .field("metrics", &self.metrics.snapshot())
+            .field("instance", &self.instance())
+            .field("metrics", &self.metrics())
             .finish_non_exhaustive()
     }
 }

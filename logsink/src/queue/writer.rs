@@ -119,7 +119,8 @@ impl Writer {
 
     /// Gives the present chunk, if any, to the consumer. Nothing may be written to it afterwards.
     fn hand_over(&mut self) {
-        if self.chunk != NO_CHUNK {
+        // A closed queue is read to its last chunk, handed over or not; in a forked process its locks may stay locked.
+        if self.chunk != NO_CHUNK && !self.is_closed() {
             if let Some(seat) = &self.seat {
                 // Before the chunk is among the full ones: see `Consumer::drain`.
                 seat.chunk.store(NO_CHUNK, Ordering::Release);
@@ -215,7 +216,7 @@ impl Draft<'_> {
     #[cold]
     pub(crate) fn refusal(&self) -> Reason {
         match self.writer.place == Place::Nowhere {
-            _ if self.writer.is_closed() => Reason::Shutdown,
+            _ if self.writer.is_closed() => self.writer.shared.closing.reason(),
             true => Reason::QueueFull,
             false => Reason::Oversize,
         }
@@ -350,7 +351,7 @@ impl Draft<'_> {
         let Writer { shared, chunk, used, .. } = &mut *self.writer;
         let end = *used + self.length;
         if !shared.chunks.publish(*chunk, end, &shared.closing) {
-            return Err(Reason::Shutdown);
+            return Err(shared.closing.reason());
         }
         *used = end;
         Ok(())

@@ -4,7 +4,8 @@
 //! The producer is idempotent and waits for all in-sync replicas; a batch counts as sent when the broker's delivery report
 //! says so. The key is the instance id, so one process's batches stay in one partition, and retries meet there.
 //!
-//! librdkafka's threads never log through the application: what they have to say is counted, and errors that matter come
+//! librdkafka's threads never log through the application: what they have to say is counted (and said on stderr where that
+//! is asked for), and errors that matter come
 //! back as the result of a send.
 
 mod limit;
@@ -29,6 +30,7 @@ use rdkafka::{
     statistics::Broker,
 };
 use tokio::sync::oneshot;
+use tracing_core::Level;
 
 use super::{Accepted, Batch, SendError, Sending, Transport, header};
 use crate::{
@@ -36,6 +38,7 @@ use crate::{
     config::{Compression, Config},
     metrics::{KafkaBroker, Metrics},
     queue,
+    voice::diagnostics,
 };
 use trouble::Word;
 
@@ -233,11 +236,21 @@ struct Context {
 }
 
 impl ClientContext for Context {
-    fn log(&self, _level: RDKafkaLogLevel, _facility: &str, _message: &str) {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let level = match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                Level::ERROR
+            }
+            RDKafkaLogLevel::Warning => Level::WARN,
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => Level::INFO,
+            RDKafkaLogLevel::Debug => Level::DEBUG,
+        };
+        diagnostics::say(&level, "rdkafka", format_args!("{facility}: {message}"));
         self.metrics.client_line();
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        diagnostics::say(&Level::ERROR, "rdkafka", format_args!("{error}: {reason}"));
         self.metrics.client_line();
         let Some(code) = error.rdkafka_error_code() else { return };
         if code == RDKafkaErrorCode::Fatal {
