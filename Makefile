@@ -1,7 +1,7 @@
 # Every command that a user, a developer or CI runs. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build check fmt clippy doc deny msrv deploy-check check-instructions test test-unit models bench bench-instructions stack stack-stop clean
+.PHONY: help demo build check fmt clippy features doc deny msrv deploy-check check-instructions test test-unit models bench bench-instructions bench-library stack stack-stop clean
 SHELL := /bin/bash
 
 # Everything, Kafka over TLS included, which needs OpenSSL's headers. In this form cargo builds one set of artifacts for every
@@ -11,7 +11,7 @@ FEATURES := logsink/kafka-ssl,logsink/etcd,logsink/opentelemetry,logsink-server/
 export LOGSINK_CACHE ?= $(HOME)/.cache/logsink-dev
 
 help: ## list the recipes
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## standalone server, the axum example under its own traffic, a search; Ctrl-C ends it (ONCE=1: ends by itself)
 	@dev/setup build
@@ -21,7 +21,7 @@ build: ## the server binary, optimised: target/release/logsink-server
 	@dev/setup build
 	cargo build --release -p logsink-server
 
-check: setup-check fmt clippy doc deny msrv deploy-check check-instructions ## what CI checks before the tests: fmt, clippy, docs, deny, MSRV, deploy files, instructions per event
+check: setup-check fmt clippy features-check doc deny msrv deploy-check check-instructions ## what CI checks before the tests: fmt, clippy, features, docs, deny, MSRV, deploy files, instructions per event
 
 .PHONY: setup-check
 setup-check:
@@ -29,10 +29,21 @@ setup-check:
 
 fmt: ## formatting, checked only
 	cargo fmt --all --check
+	cargo fmt --manifest-path benches/peers/Cargo.toml --check
 
 clippy: ## lints, warnings are errors: everything with all transports, and the library as users get it by default
 	cargo clippy --workspace --all-targets --features $(FEATURES),logsink-benches/server -- -D warnings
 	cargo clippy -p logsink --lib -- -D warnings
+
+features: ## every set of the library's features by itself; how long the default one takes to build, and of what (minutes)
+	@dev/setup check
+	@dev/features powerset
+	@dev/features time
+
+.PHONY: features-check
+features-check:
+	@dev/features each
+	@dev/features default
 
 doc: ## documentation, warnings are errors
 	@# The server is a program: its reader has the source, private items and all.
@@ -70,6 +81,10 @@ bench: ## the benches below benches/
 bench-instructions: ## instructions per event on the caller, by callgrind
 	@dev/setup check
 	dev/hot-path-instructions
+
+bench-library: ## the library beside its peers in one run: tables and a plot (BENCH=--quick for a short one)
+	@dev/setup check
+	@dev/bench-library $(BENCH)
 
 stack: ## start the servers for working by hand, on their usual ports (dev/stack/stack for more)
 	@dev/setup test

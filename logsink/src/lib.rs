@@ -1,14 +1,34 @@
 //! A `tracing` layer that filters, encodes, batches and ships events to Kafka or an OTLP sink, losing none in silence.
 //!
-//! ```no_run
-//! let _logsink = logsink::init()?;
-//! tracing::info!(user_id = 42, "request finished");
-//! # Ok::<(), logsink::InitError>(())
+//! # In a minute
+//!
+//! ```toml
+//! [dependencies]
+//! logsink = { path = "…/logsink" }
+//! tracing = "0.1"
 //! ```
 //!
-//! Events go to `http://127.0.0.1:4317` (OTLP over gRPC) unless `LOGSINK_ENDPOINT`, `OTEL_EXPORTER_OTLP_ENDPOINT`,
-//! `logsink.toml` or the [`builder`] say otherwise: see [`Config`] for all settings. Where there is a subscriber already,
-//! add [`layer()`] to it.
+//! ```no_run
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // Keep the guard: it sends the last events when it is dropped.
+//!     let _logsink = logsink::init()?;
+//!     tracing::info!(user_id = 42, "request finished");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Events go to `http://127.0.0.1:4317` (OTLP over gRPC). To see them there, start `logsink-server`, or any OpenTelemetry
+//! Collector, and search: `logsink-server query 'user_id=42' --from -5m`. To see them without either, run the program with
+//! `LOGSINK_ENDPOINT=stdout:`. In production three variables are enough:
+//!
+//! ```sh
+//! OTEL_SERVICE_NAME=checkout LOGSINK_ENDPOINT=https://logs.internal:4317 LOGSINK_FILTER=info,hyper=warn ./checkout
+//! ```
+//!
+//! Where there is a subscriber already, add [`layer()`] to it. Then read the [`guide`]: recipes for services, tools and tests
+//! ([`guide::setup`]), every setting ([`guide::settings`]), what happens when the sink is down or too much comes
+//! ([`guide::delivery`]), how to watch it ([`guide::watching`]), how to come from other crates ([`guide::migration`]), and what
+//! fits ([`guide::limits`]).
 //!
 //! # What it promises
 //!
@@ -76,10 +96,13 @@
 //! | `kafka` | | `kafka://` endpoints; builds librdkafka, which needs a C and a C++ compiler |
 //! | `kafka-ssl` | | SASL and TLS for Kafka; needs OpenSSL's headers |
 //! | `etcd` | | rules from etcd; needs `protoc` at build time |
-//! | `opentelemetry` | | trace and span ids of `tracing-opentelemetry` |
+//! | `opentelemetry` | | trace and span ids of `tracing-opentelemetry`; our counters on an OpenTelemetry meter |
 //!
 //! The modules stand in the order of the flow:
 //! event → [`filter`] → encode → queue → batch → [`transport`].
+
+// For reading.
+pub mod guide;
 
 // What all steps share; none of these imports a step.
 pub mod config;

@@ -5,6 +5,10 @@
 //! `emitted = sent + dropped + in flight` is computed without a contended cache line per event.
 
 mod kafka;
+#[cfg(feature = "opentelemetry")]
+pub(crate) mod otel;
+mod prometheus;
+mod series;
 
 use std::{
     fmt,

@@ -46,9 +46,19 @@ impl Guard {
         if self.pipeline.flush(timeout) { Ok(()) } else { Err(FlushError { timeout }) }
     }
 
-    /// All counters.
+    /// All counters. [`Snapshot::to_prometheus`] is the answer of a `/metrics` route.
     pub fn metrics(&self) -> Snapshot {
         self.pipeline.metrics.snapshot()
+    }
+
+    /// Registers all counters with an OpenTelemetry meter, as observable counters `logsink.…` (`logsink.records.sent`,
+    /// `logsink.records.dropped` by `reason` and `level`, …): the meter's provider then exports them beside the application's
+    /// own. They go on, with their last values, when the guard is dropped. To be called once for each meter.
+    ///
+    /// Needs the feature `opentelemetry`.
+    #[cfg(feature = "opentelemetry")]
+    pub fn observe(&self, meter: &opentelemetry::metrics::Meter) {
+        crate::metrics::otel::observe(meter, &self.metrics);
     }
 
     /// Which rules are in force, and why newer ones were refused.

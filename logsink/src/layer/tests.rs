@@ -4,6 +4,7 @@
 mod bridges;
 mod fields;
 mod nesting;
+mod oracle;
 mod oversize;
 mod recorder;
 mod rules;
