@@ -469,6 +469,8 @@ impl Outside {
         #[cfg(feature = "grpc")]
         let mut channel = None;
         for (index, (config, metrics)) in self.sinks.iter().enumerate() {
+            #[cfg(not(feature = "grpc"))]
+            let _ = index;
             transports.push(match given.take() {
                 Some(transport) => transport,
                 None => {
