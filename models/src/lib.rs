@@ -6,7 +6,7 @@
 //! to memory without atomics is not seen by loom; each model has a cell of loom's beside such memory, which is touched
 //! when the memory is, so that an access that is not ordered is found.
 
-#![allow(dead_code, reason = "a model needs a part of what the files offer")]
+#![allow(dead_code, unused_imports, reason = "a model needs a part of what the files offer")]
 
 pub mod handshakes;
 pub mod queue;

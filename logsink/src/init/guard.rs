@@ -58,7 +58,7 @@ impl Guard {
     /// Needs the feature `opentelemetry`.
     #[cfg(feature = "opentelemetry")]
     pub fn observe(&self, meter: &opentelemetry::metrics::Meter) {
-        crate::metrics::otel::observe(meter, &self.metrics);
+        crate::metrics::otel::observe(meter, &self.pipeline.metrics);
     }
 
     /// Which rules are in force, and why newer ones were refused.

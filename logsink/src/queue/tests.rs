@@ -38,9 +38,7 @@ fn a_record_that_is_not_committed_leaves_no_trace() {
     let (producer, mut consumer) = channel(CHUNK_BYTES);
     let mut writer = Writer::new(&producer);
     put(&mut writer, b"one").unwrap();
-    let mut draft = writer.draft(0, Severity::INFO);
-    assert!(draft.append(b"half", 0));
-    drop(draft);
+    assert!(writer.draft(0, Severity::INFO).append(b"half", 0));
     put(&mut writer, b"two").unwrap();
     assert_eq!(drained(&mut consumer), [b"one", b"two"]);
     assert!(drained(&mut consumer).is_empty(), "once is enough");
