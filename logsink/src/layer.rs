@@ -134,7 +134,7 @@ impl LogsinkLayer {
             let around = around.get(self, stack, event, context);
             let ring =
                 Ring { recording, around, callsite, judged: callsites.judged(meta), is_stray: writer.is_stray() };
-            return self.record(ring, event);
+            return self.record(ring, event, scratch);
         }
         let around = around.get(self, stack, event, context);
         let now = clock::now();

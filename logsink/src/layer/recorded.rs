@@ -8,12 +8,11 @@ use crate::{
     clock,
     encode::{
         event::{EventEncoder, FINISH_BYTES},
-        view::RecordView,
+        view::{RecordView, Scratch},
     },
     filter::{EventView, recording::Wish},
     metrics::Reason,
     queue::Writer,
-    recorder::Recorder,
     span::Context,
 };
 
@@ -39,7 +38,8 @@ impl LogsinkLayer {
     /// # Errors
     /// When it is not to be kept.
     #[inline(never)]
-    pub(super) fn record(&self, ring: Ring<'_>, event: &Event<'_>) -> Result<(), Reason> {
+    #[cfg_attr(not(feature = "log"), allow(unused_variables, reason = "only records of `log` need the scratch"))]
+    pub(super) fn record(&self, ring: Ring<'_>, event: &Event<'_>, scratch: &mut Scratch) -> Result<(), Reason> {
         let Some(recorder) = self.recorder.as_ref().filter(|_| ring.wish() != Wish::Never) else {
             return Err(Reason::FilteredByBase);
         };
@@ -60,6 +60,8 @@ impl LogsinkLayer {
         event.record(&mut encoder);
         std::mem::forget(unfinished);
         let written = encoder.finish(callsite, around);
+        #[cfg(feature = "log")]
+        let written = written && (!callsite.is_log || self.add_key_values(&mut encoder.draft, scratch).is_ok());
         let kept = written && (!self.wants(wish, callsite, encoder.draft.written()) || encoder.draft.keep(around.root));
         let truncated = encoder.truncated + around.left_out;
         if !kept {
@@ -77,7 +79,7 @@ impl LogsinkLayer {
     #[cold]
     #[inline(never)]
     pub(super) fn record_written(&self, ring: Ring<'_>, record: &[u8]) -> Result<(), Reason> {
-        let recorder: &std::sync::Arc<Recorder> = match &self.recorder {
+        let recorder = match &self.recorder {
             Some(recorder) if self.wants(ring.wish(), ring.callsite, record) => recorder,
             _ => return Err(Reason::FilteredByBase),
         };

@@ -301,6 +301,59 @@ fn what_cannot_be_recorded_is_counted_and_what_is_too_long_is_cut() {
     assert_eq!(recorded.counts(), metrics::Recorder { recorded: 2, refused: 1, ..Default::default() });
 }
 
+#[cfg(feature = "log")]
+#[test]
+fn records_of_the_log_crate_go_by_their_true_target_and_keep_their_key_values() {
+    use log::Log as _;
+    let (recorded, dispatch) = Recorded::new("filter = \"info\"", "debug,noisy=off", 1);
+    tracing::dispatcher::with_default(&dispatch, || {
+        for target in ["noisy", "quiet"] {
+            let mut record = log::Record::builder();
+            record.level(log::Level::Debug).target(target).key_values(&[("attempt", 3)]);
+            crate::log_bridge::Bridge.log(&record.args(format_args!("from {target}")).build());
+        }
+        error!("it fails");
+    });
+    let records = recorded.records();
+    assert_eq!(records.iter().map(Record::message).collect::<Vec<_>>(), ["from quiet"]);
+    assert_eq!((records[0].text("target"), records[0].int("attempt")), ("quiet", 3));
+}
+
+#[test]
+fn what_the_console_shows_is_recorded_too_and_releases_nothing() {
+    let (producer, consumer) = queue::channel(16 * CHUNK_BYTES);
+    let rules = "filter = \"off\"\n[[rule]]\nname = \"r\"\nwhen = 'code=1'\nthen = \"keep\"";
+    let rules = RuleSet::compile(&[document(rules)], "checkout").unwrap();
+    let filter = |text| Document::of_filter(text).unwrap().filter.unwrap();
+    let recording = Recording { filter: filter("debug"), trigger: Severity::ERROR };
+    let reload = Reload::beside(rules, Some(filter("debug")), Some(recording));
+    let bench = Bench { consumer: Mutex::new(consumer), reload, metrics: Arc::new(Metrics::new()) };
+    let recorder = Recorder::new(RING_BYTES, RING_BYTES, Waker::default());
+    let layer = LogsinkLayer::new(producer, bench.reload.clone(), bench.metrics.clone(), Capture::default());
+    let dispatch = dispatch(layer.recording(recorder.clone()));
+    let recorded = Recorded { bench, releaser: Mutex::new(Releaser::new(recorder.clone())), recorder };
+    let tags = || {
+        let mut tags = Vec::new();
+        recorded
+            .bench
+            .consumer
+            .lock()
+            .unwrap()
+            .drain(&mut |run| tags.extend(queue::records(run).map(|record| record[0])));
+        tags
+    };
+    tracing::dispatcher::with_default(&dispatch, || {
+        let _request = info_span!("request").entered();
+        debug!("detail");
+        error!("only the console shows it");
+        assert_eq!(tags(), [queue::LOCAL_TAG; 2]);
+        assert_eq!(recorded.released(), [""; 0], "an error that is not sent has no story to tell");
+        error!(code = 1, "it fails");
+        assert_eq!(tags(), [queue::FRAME_TAG]);
+        assert_eq!(recorded.released(), ["detail", "only the console shows it"]);
+    });
+}
+
 /// Owners record as fast as they can while every few events an error asks for one of their trees.
 #[test]
 fn releases_under_load_are_whole_and_of_the_tree_that_was_asked_for() {
