@@ -108,7 +108,7 @@ impl RuleSet {
         Ok(set)
     }
 
-    /// The rules in the order in which they are asked; [`Fate::DropByRule`] counts from 0 in it.
+    /// The rules in the order in which they are asked; [`Fate::DropByRule`](super::Fate::DropByRule) counts from 0 in it.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
