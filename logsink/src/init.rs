@@ -2,14 +2,13 @@
 
 mod guard;
 mod lanes;
+mod outside;
 mod pipeline;
 mod resource;
+mod settings;
+mod upkeep;
 
-#[cfg(any(feature = "etcd", feature = "grpc"))]
-use std::path::PathBuf;
 use std::{
-    env, fs,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,25 +21,22 @@ use tracing_subscriber::{Layer, layer::SubscriberExt, registry::LookupSpan};
 
 use guard::AtDrop;
 pub use guard::Guard;
+use outside::Outside;
 pub(crate) use pipeline::Pipeline;
 
 #[cfg(feature = "log")]
 use crate::log_bridge;
 use crate::{
-    Config, ConfigError, InitError, LogsinkLayer,
+    Config, InitError, LogsinkLayer,
     batch::Envelope,
-    clock,
-    config::{Console, Overflow, Rules, RulesFrom, Sink, Threshold},
-    encode::repeated::push_repeated,
+    config::{Console, Overflow, RulesFrom, Sink, Threshold},
     exit,
-    filter::rules::{Document, RuleSet},
     layer::Capture,
     metrics::Metrics,
     panic, queue,
     recorder::Recorder,
-    reload::{self, Reload},
-    source::{self, RuleSource},
-    transport::{self, Transport},
+    reload::Reload,
+    transport::Transport,
     voice::diagnostics,
     worker::{self, Release, Worker},
 };
@@ -115,10 +111,6 @@ pub struct Builder {
 
 /// A call of the builder, applied after the file and the environment.
 type Change = Box<dyn FnOnce(&mut Config)>;
-
-/// The directory of the cache below the user's.
-#[cfg(any(feature = "etcd", feature = "grpc"))]
-const CACHE_DIR: &str = "logsink";
 
 impl Builder {
     /// `service.name`.
@@ -274,7 +266,7 @@ impl Builder {
     }
 
     fn start(self, at_drop: AtDrop) -> Result<(LogsinkLayer, Guard, Panics), InitError> {
-        let config = config(self.alone, self.changes)?;
+        let config = settings::read(self.alone, self.changes)?;
         let of_process = at_drop == AtDrop::Flush;
         let service = config.service.clone().unwrap_or_else(resource::service_default);
         let capture = config.capture(self.capture)?;
@@ -283,7 +275,7 @@ impl Builder {
         let console = if of_process { config.console.endpoint(&config) } else { None };
         let console_filter = if console.is_some() { config.console_filter()? } else { None };
         let recording = config.recorder.recording()?;
-        let reload = Reload::beside(rules_at_start(&config, &service)?, console_filter, recording);
+        let reload = Reload::beside(settings::rules_at_start(&config, &service)?, console_filter, recording);
         let metrics = Arc::new(Metrics::new());
         let (producer, consumer) = queue::channel(config.queue.channel());
         let recorder = reload.recording().map(|_| {
@@ -298,10 +290,10 @@ impl Builder {
         let settings = worker::Settings {
             lanes,
             has_local: console.is_some() && config.console_filter.is_some(),
-            own: repeats(reload.clone()),
-            revision: revision(reload.clone()),
+            own: upkeep::repeats(reload.clone()),
+            revision: upkeep::revision(reload.clone()),
             release: recorder.clone().map(|recorder| Release::new(recorder, reload.clone(), metrics.clone())),
-            tick: tick(reload.clone(), of_process),
+            tick: upkeep::tick(reload.clone(), of_process),
         };
         let flush_timeout = Duration::from_millis(config.send.flush_timeout_ms);
         let panics = Panics {
@@ -348,87 +340,6 @@ impl Panics {
     }
 }
 
-/// Defaults, then the file, the environment and the builder's calls.
-fn config(alone: bool, changes: Vec<Change>) -> Result<Config, ConfigError> {
-    let variable = |name: &str| env::var(name).ok();
-    let mut config = Config::default();
-    if alone {
-        config.console = Console::Off;
-    } else {
-        // Named by somebody, the file must be there; the one in the working directory may.
-        let named = variable("LOGSINK_CONFIG").filter(|path| !path.is_empty());
-        let path = named.as_deref().unwrap_or("logsink.toml");
-        match fs::read_to_string(path) {
-            Ok(text) => config = Config::from_toml(&text, path)?,
-            Err(_) if named.is_none() && !Path::new(path).exists() => {}
-            Err(error) => {
-                let field = if named.is_some() { "LOGSINK_CONFIG" } else { "logsink.toml" };
-                return Err(ConfigError { field: field.to_owned(), message: format!("cannot read {path}: {error}") });
-            }
-        }
-        config.apply_env(&variable)?;
-    }
-    changes.into_iter().for_each(|change| change(&mut config));
-    config.validate()?;
-    Ok(config)
-}
-
-/// The base filter alone; a source brings the rest.
-fn rules_at_start(config: &Config, service: &str) -> Result<RuleSet, ConfigError> {
-    let documents = match &config.filter {
-        Some(filter) => vec![document_of(filter)?],
-        None => Vec::new(),
-    };
-    RuleSet::compile(&documents, service).map_err(filter_error)
-}
-
-fn document_of(filter: &str) -> Result<Document, ConfigError> {
-    Document::parse(&format!("filter = {}", toml::Value::from(filter))).map_err(filter_error)
-}
-
-fn filter_error(error: crate::filter::rules::RuleError) -> ConfigError {
-    // Line and column are of the document around the filter: nothing that the user has written.
-    let hint = error.hint.map(|hint| format!(": {hint}")).unwrap_or_default();
-    ConfigError { field: "filter".to_owned(), message: format!("{}{hint}", error.message) }
-}
-
-/// The worker comes by far more often than windows end, and asking looks at every key of every rule.
-const REPEATS_EVERY_NS: u64 = 100_000_000;
-
-/// What `dedup` rules have dropped and no event tells of, as records.
-fn repeats(reload: Arc<Reload>) -> worker::Own {
-    let mut asked_ns = 0;
-    Box::new(move |last, records| {
-        let now_ns = reload::unix_now_ns();
-        // Also when the clock was set back.
-        if last || now_ns.abs_diff(asked_ns) >= REPEATS_EVERY_NS {
-            asked_ns = now_ns;
-            let active = reload.active();
-            let due = active.rules.due(if last { u64::MAX } else { now_ns });
-            due.for_each(|repeated| push_repeated(records, now_ns, &repeated));
-        }
-    })
-}
-
-/// The revision in force, when it is from a source.
-fn revision(reload: Arc<Reload>) -> Box<dyn Fn() -> Option<String> + Send> {
-    Box::new(move || Some(reload.active().revision.clone()).filter(|revision| !revision.is_empty()))
-}
-
-/// What must happen now and then: the clock is kept right, rules expire, and the level of `log` follows the rules.
-fn tick(reload: Arc<Reload>, sole: bool) -> Box<dyn FnMut() + Send> {
-    Box::new(move || {
-        clock::keep();
-        reload.expire(reload::unix_now_ns());
-        #[cfg(feature = "log")]
-        if sole {
-            log_bridge::follow_level();
-        }
-        #[cfg(not(feature = "log"))]
-        let _ = sole;
-    })
-}
-
 #[cfg(unix)]
 fn take_signals() -> Result<(), InitError> {
     crate::signals::take().map_err(InitError::Thread)
@@ -437,7 +348,7 @@ fn take_signals() -> Result<(), InitError> {
 #[cfg(not(unix))]
 fn take_signals() -> Result<(), InitError> {
     let message = "there are no signals on this system: leave it out".to_owned();
-    Err(ConfigError { field: "flush_on_signals".to_owned(), message }.into())
+    Err(crate::ConfigError { field: "flush_on_signals".to_owned(), message }.into())
 }
 
 /// Has the records of the `log` crate come too.
@@ -445,74 +356,5 @@ fn take_signals() -> Result<(), InitError> {
 fn take_log_records() {
     if log_bridge::install_log_bridge().is_err() {
         crate::voice::say("another logger is set for the `log` crate: its records do not come through logsink");
-    }
-}
-
-/// What talks to the outside, made within the worker's runtime.
-#[allow(dead_code, reason = "which clients need what depends on the cargo features")]
-struct Outside {
-    /// The main sink's first.
-    sinks: Vec<(Config, Arc<Metrics>)>,
-    config: Config,
-    service: String,
-    instance: String,
-    /// In the main sink's stead.
-    transport: Option<Arc<dyn Transport>>,
-    reload: Arc<Reload>,
-}
-
-impl Outside {
-    fn build(self) -> Result<worker::Outside, InitError> {
-        let rules = self.config.rule_source()?;
-        let mut given = self.transport.clone();
-        let mut transports = Vec::new();
-        #[cfg(feature = "grpc")]
-        let mut channel = None;
-        for (index, (config, metrics)) in self.sinks.iter().enumerate() {
-            #[cfg(not(feature = "grpc"))]
-            let _ = index;
-            transports.push(match given.take() {
-                Some(transport) => transport,
-                None => {
-                    let connected = transport::connect(&config.endpoint()?, config, metrics)?;
-                    #[cfg(feature = "grpc")]
-                    if index == 0 {
-                        channel = connected.channel;
-                    }
-                    connected.transport
-                }
-            });
-        }
-        let source: Option<Box<dyn RuleSource>> = match rules {
-            Rules::None => None,
-            Rules::File(path) => Some(Box::new(source::file::FileSource::new(path))),
-            #[cfg(feature = "etcd")]
-            Rules::Etcd(urls) => {
-                let cache_dir = self.cache_dir();
-                Some(Box::new(source::etcd::EtcdSource::new(urls, self.service.clone(), cache_dir)))
-            }
-            #[cfg(not(feature = "etcd"))]
-            Rules::Etcd(_) => unreachable!("`rule_source` has refused it"),
-            #[cfg(feature = "grpc")]
-            Rules::Push => channel.map(|channel| {
-                let cache_dir = self.cache_dir();
-                let (service, instance) = (self.service.clone(), self.instance.clone());
-                Box::new(source::push::PushSource::new(channel, service, instance, cache_dir)) as Box<dyn RuleSource>
-            }),
-            #[cfg(not(feature = "grpc"))]
-            Rules::Push => None,
-        };
-        Ok(worker::Outside { transports, rules: source.map(|source| (source, self.reload)) })
-    }
-
-    /// Where the last good rules are kept; `None` when the process has no home.
-    #[cfg(any(feature = "etcd", feature = "grpc"))]
-    fn cache_dir(&self) -> Option<PathBuf> {
-        let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        self.config.cache_dir.clone().or_else(|| {
-            variable("XDG_CACHE_HOME")
-                .or_else(|| variable("HOME").map(|home| home.join(".cache")))
-                .map(|dir| dir.join(CACHE_DIR))
-        })
     }
 }
