@@ -68,7 +68,7 @@ pub(super) struct Point {
 }
 
 /// The table.
-static ALL: [Series; 19] = [
+static ALL: [Series; 24] = [
     Series {
         name: "records_drained",
         unit: "{record}",
@@ -163,6 +163,46 @@ static ALL: [Series; 19] = [
         kind: Kind::Counter,
         of_sinks: false,
         points: |snapshot| plain(snapshot.client_lines),
+    },
+    Series {
+        name: "recorder_recorded",
+        unit: "{event}",
+        help: "Events that the flight recorder kept, whatever became of them.",
+        kind: Kind::Counter,
+        of_sinks: false,
+        points: |snapshot| plain(snapshot.recorder.recorded),
+    },
+    Series {
+        name: "recorder_released",
+        unit: "{event}",
+        help: "Kept events that were handed on to be sent.",
+        kind: Kind::Counter,
+        of_sinks: false,
+        points: |snapshot| plain(snapshot.recorder.released),
+    },
+    Series {
+        name: "recorder_refused",
+        unit: "{event}",
+        help: "Events that were not kept because their ring was being read, or because of where they were made.",
+        kind: Kind::Counter,
+        of_sinks: false,
+        points: |snapshot| plain(snapshot.recorder.refused),
+    },
+    Series {
+        name: "recorder_no_room",
+        unit: "{event}",
+        help: "Events that were not kept because every ring belonged to another thread.",
+        kind: Kind::Counter,
+        of_sinks: false,
+        points: |snapshot| plain(snapshot.recorder.no_room),
+    },
+    Series {
+        name: "recorder_unanswered",
+        unit: "{event}",
+        help: "Errors whose span trees were not looked for: there were too many at a time.",
+        kind: Kind::Counter,
+        of_sinks: false,
+        points: |snapshot| plain(snapshot.recorder.unanswered),
     },
     Series {
         name: "kafka_queue_batches",
