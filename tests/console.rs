@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use logsink_tests::{
     app::{self, App},
-    until,
+    example, until,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,6 +54,26 @@ fn events_are_readable_lines_at_once() {
     app.emit("run", 5, 100_000);
     await_emitted(&mut app, 6);
     assert_eq!(quit(app).len(), 6);
+}
+
+#[test]
+fn lines_are_coloured_on_a_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let minimal = example::command("minimal", dir.path());
+    let on_a_terminal = |no_color: &str| {
+        // Gives its child a terminal, and shows what is written there.
+        let mut script = app::on_a_terminal(&minimal);
+        script.env("LOGSINK_CONSOLE", "auto").env("LOGSINK_SEND_FLUSH_TIMEOUT_MS", "50");
+        script.env("LOGSINK_ENDPOINT", "http://127.0.0.1:9").env("NO_COLOR", no_color);
+        let output = script.output().expect("`script` of util-linux runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().find(|line| line.contains("hello")).expect(&text).to_owned()
+    };
+    let line = on_a_terminal("");
+    assert!(line.contains("\u{1b}[32m INFO\u{1b}[0m"), "{line:?}");
+    assert!(line.contains("hello from the smallest program answer=42"), "{line:?}");
+    let plain = on_a_terminal("1");
+    assert!(plain.contains(" INFO ") && !plain.contains('\u{1b}'), "{plain:?}");
 }
 
 #[test]

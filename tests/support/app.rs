@@ -31,6 +31,22 @@ pub fn command(dir: &Path) -> Command {
     process::application(&process::target_dir().join("logsink-testapp"), dir)
 }
 
+/// The same program with a terminal of its own, whose output is the command's.
+///
+/// # Panics
+/// When its path is not text.
+pub fn on_a_terminal(command: &Command) -> Command {
+    let program = command.get_program().to_str().expect("the path is text");
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", program, "/dev/null"]).stdin(std::process::Stdio::null());
+    script.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    script.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    if let Some(dir) = command.get_current_dir() {
+        script.current_dir(dir);
+    }
+    script
+}
+
 impl App {
     /// An application called `service` that sends to `endpoint`. Its files are in `dir`.
     pub fn build(dir: &Path, service: &str, endpoint: &str) -> AppBuilder {
