@@ -17,6 +17,7 @@ mod chunk;
 mod closing;
 mod levels;
 mod signal;
+mod strays;
 mod writer;
 
 #[cfg(test)]
@@ -28,15 +29,16 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use crate::{Severity, metrics::Reason, voice::diagnostics};
+use crate::{Severity, voice::diagnostics};
 pub(crate) use chunk::CHUNK_BYTES;
 use chunk::{Chunks, NO_CHUNK};
 use closing::Closing;
 pub(crate) use levels::Levels;
 pub(crate) use signal::Waker;
+use strays::{Patience, Strays};
 pub(crate) use writer::{COPY_SHORT_MAX, Draft, Writer, copy_short};
 
 /// `ScopeLogs.log_records`, length-delimited: the first byte of every record.
@@ -48,6 +50,10 @@ pub(crate) const LOCAL_TAG: u8 = 0x1a;
 
 /// The smallest pool: one chunk being written, one being read.
 const CHUNKS_MIN: usize = 2;
+
+/// So many full chunks wake the worker. Few, so that they go round within the processor's second-level cache (1 MiB, often 2)
+/// and no more of the pool than that is ever touched; and many, so that one record in some thousand pays for waking a thread.
+const WAKE_CHUNKS: usize = 8;
 
 /// The strays get this fraction of the budget on top of it: enough for what is rare by nature.
 const STRAYS_FRACTION: usize = 16;
@@ -83,9 +89,7 @@ pub(crate) fn channel(settings: impl Into<Settings>) -> (Producer, Consumer) {
         waiting: AtomicUsize::new(0),
         full: Mutex::new(Vec::with_capacity(count)),
         seats: Mutex::new(Vec::new()),
-        strays: Mutex::new(Vec::new()),
-        strays_len: AtomicUsize::new(0),
-        strays_max: CHUNK_BYTES * (count / STRAYS_FRACTION).max(1),
+        strays: Strays::new(CHUNK_BYTES * (count / STRAYS_FRACTION).max(1)),
         settings,
         closing: Closing::new(),
         signal: Waker::default(),
@@ -115,12 +119,18 @@ pub(crate) struct Shared {
     /// Chunks that no thread writes to any more, in the order they were filled.
     full: Mutex<Vec<u32>>,
     seats: Mutex<Vec<Arc<Seat>>>,
-    strays: Mutex<Vec<u8>>,
-    strays_len: AtomicUsize,
-    strays_max: usize,
+    strays: Strays,
     settings: Settings,
     closing: Closing,
     signal: Waker,
+}
+
+/// Where there is room for a record.
+enum Room {
+    /// The caller owns this chunk now.
+    Chunk(u32),
+    Strays,
+    Nowhere,
 }
 
 /// A thread's place in the queue: tells the consumer which chunk the thread is writing.
@@ -147,25 +157,30 @@ impl Shared {
         chunk
     }
 
-    /// Waits for a free chunk, where a record of this level is worth it. Ends early when the strays have room for a thread
-    /// that has no chunk to keep in order with. (One that has none is not entitled to one: there may be more threads than
-    /// chunks.)
+    /// Whether all chunks may be in the hands of threads. (Who holds one gives it back only for another: were all to wait for
+    /// that, none would ever come.)
     #[cold]
-    fn wait_free(&self, severity: Severity, has_chunk: bool) -> Option<u32> {
-        if !self.settings.levels.blocks(severity) {
-            return None;
-        }
-        let deadline = Instant::now() + self.settings.wait_max;
+    fn is_crowded(&self) -> bool {
+        lock(&self.seats).len() >= self.chunks.count()
+    }
+
+    /// Waits for room until `patience` ends: for a free chunk, unless it `is_stray`, or, where it `may_stray`, for a place
+    /// among the strays.
+    #[cold]
+    fn wait_for_room(&self, severity: Severity, is_stray: bool, may_stray: bool, patience: &mut Patience) -> Room {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let mut free = lock(&self.free);
-        let chunk = loop {
-            if let Some(chunk) = free.pop() {
+        let room = loop {
+            if let Some(chunk) = if is_stray { None } else { free.pop() } {
                 self.free_count.store(free.len(), Ordering::Relaxed);
-                break Some(chunk);
+                break Room::Chunk(chunk);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.closing.is_closed() || (!has_chunk && self.strays_have_room(severity)) {
-                break None;
+            if may_stray && self.strays_have_room(severity) {
+                break Room::Strays;
+            }
+            let left = patience.left(self.settings.wait_max);
+            if left.is_zero() || self.closing.is_closed() {
+                break Room::Nowhere;
             }
             // The consumer may be asleep, and not know that somebody waits.
             self.signal.wake();
@@ -173,7 +188,7 @@ impl Shared {
         };
         drop(free);
         self.waiting.fetch_sub(1, Ordering::Relaxed);
-        chunk
+        room
     }
 
     fn give_free(&self, chunk: u32) {
@@ -192,45 +207,20 @@ impl Shared {
         // Under the lock nobody is between its look and its wait.
         drop(lock(&self.free));
         self.freed.notify_all();
+        self.strays.wake_waiting();
     }
 
-    /// Hands a filled chunk to the consumer. Wakes it only under memory pressure: otherwise it comes by itself soon, and
-    /// waking a thread costs the caller microseconds.
+    /// Hands a filled chunk to the consumer. Wakes it when some have come together or memory runs short: otherwise it comes by
+    /// itself soon, and waking a thread costs the caller microseconds.
     fn give_full(&self, chunk: u32) {
-        lock(&self.full).push(chunk);
-        if self.free_count.load(Ordering::Relaxed) < self.chunks.count() / 2 {
+        let full = {
+            let mut full = lock(&self.full);
+            full.push(chunk);
+            full.len()
+        };
+        if full == WAKE_CHUNKS || self.free_count.load(Ordering::Relaxed) < self.chunks.count() / 2 {
             self.signal.wake();
         }
-    }
-
-    fn strays_have_room(&self, severity: Severity) -> bool {
-        self.strays_len.load(Ordering::Relaxed) < self.strays_max(severity)
-    }
-
-    fn strays_max(&self, severity: Severity) -> usize {
-        let reserve = if self.settings.levels.keeps(severity) { self.settings.reserve_bytes } else { 0 };
-        self.strays_max + reserve
-    }
-
-    /// Takes one framed record that has no chunk.
-    ///
-    /// # Errors
-    /// When the strays' budget is spent or the queue is closed.
-    fn give_stray(&self, record: &[u8], severity: Severity) -> Result<(), Reason> {
-        if self.closing.is_closed() {
-            return Err(self.closing.reason());
-        }
-        let mut strays = lock(&self.strays);
-        // Under the lock, which the last drain takes after the closing.
-        if self.closing.is_closed() {
-            return Err(self.closing.reason());
-        }
-        if strays.len() + record.len() > self.strays_max(severity) {
-            return Err(Reason::QueueFull);
-        }
-        strays.extend_from_slice(record);
-        self.strays_len.store(strays.len(), Ordering::Relaxed);
-        Ok(())
     }
 }
 
@@ -278,11 +268,7 @@ impl Consumer {
             !seat.left.load(Ordering::Acquire)
         });
         std::mem::swap(&mut *lock(&shared.full), &mut self.full);
-        {
-            let mut strays = lock(&shared.strays);
-            std::mem::swap(&mut *strays, &mut self.strays);
-            shared.strays_len.store(0, Ordering::Relaxed);
-        }
+        shared.strays.take(&mut self.strays);
         if !self.strays.is_empty() && shared.waiting.load(Ordering::Relaxed) > 0 {
             shared.wake_waiting();
         }
@@ -352,7 +338,22 @@ pub(crate) fn records(run: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The length of the framed record at the start of `bytes`, frame included.
+#[inline]
 pub(crate) fn frame_length(bytes: &[u8]) -> Option<usize> {
+    // As our own encoder writes it: a tag (the two differ in one bit), then a length padded to three bytes.
+    if let Some(head) = bytes.first_chunk::<4>() {
+        let head = u32::from_le_bytes(*head);
+        if head & (0x8080_8000 | (0xff & !TAGS_DIFFER)) == 0x0080_8000 | u32::from(FRAME_TAG) & !TAGS_DIFFER {
+            return Some(4 + (head >> 8 & 0x7f | head >> 9 & 0x3f80 | head >> 10 & 0x1f_c000) as usize);
+        }
+    }
+    frame_length_of_any(bytes)
+}
+
+/// The bit by which the two tags differ.
+const TAGS_DIFFER: u32 = (FRAME_TAG ^ LOCAL_TAG) as u32;
+
+fn frame_length_of_any(bytes: &[u8]) -> Option<usize> {
     let (&tag, rest) = bytes.split_first()?;
     if tag != FRAME_TAG && tag != LOCAL_TAG {
         return None;

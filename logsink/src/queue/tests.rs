@@ -262,3 +262,73 @@ fn a_thread_without_a_chunk_does_not_wait_for_one_that_nobody_gives_back() {
     put(&mut Writer::new(&producer), b"stray").unwrap();
     assert_eq!(drained(&mut consumer).len(), 5);
 }
+
+/// A record begun by a writer without a chunk, of which the pool has none either.
+fn begun<'w>(writer: &'w mut Writer, payload: &[u8]) -> Draft<'w> {
+    let mut draft = writer.draft(0, Severity::INFO);
+    assert!(draft.room(4 + payload.len()));
+    draft.put(&[FRAME_TAG]);
+    draft.put(&crate::encode::padded(payload.len()));
+    draft.put(payload);
+    draft
+}
+
+#[test]
+fn room_among_the_strays_that_another_thread_used_first_is_waited_for() {
+    for (wait, expected) in [(Duration::from_secs(600), Ok(())), (Duration::from_millis(1), Err(Reason::QueueFull))] {
+        let (producer, mut consumer) = channel(settings(0, |_| true, wait));
+        let mut holders: Vec<_> = (0..4).map(|_| Writer::new(&producer)).collect();
+        holders.iter_mut().for_each(|writer| put(writer, b"held").unwrap());
+        let (mut first, mut second) = (Writer::new(&producer), Writer::stray(&producer));
+        // Both see that there is room, which one of them alone fills.
+        let (mut first, mut second) = (begun(&mut first, &[1; 40_000]), begun(&mut second, &[2; 40_000]));
+        assert_eq!(first.commit(), Ok(()));
+        let waits = AtomicBool::new(true);
+        let drained = thread::scope(|scope| {
+            let draining = scope.spawn(|| {
+                let mut all = 0;
+                while waits.load(Ordering::Acquire) && expected.is_ok() {
+                    consumer.wait(Duration::from_millis(200));
+                    all += drained(&mut consumer).len();
+                }
+                all
+            });
+            let committed = second.commit();
+            waits.store(false, Ordering::Release);
+            assert_eq!(committed, expected);
+            draining.join().unwrap()
+        });
+        let drained = drained + self::drained(&mut consumer).len();
+        assert_eq!(drained, 5 + usize::from(expected.is_ok()));
+    }
+}
+
+/// More threads than chunks: all chunks are held by threads that wait for another, and the strays fill up.
+#[test]
+fn where_all_wait_nothing_is_lost() {
+    const THREADS: usize = 8;
+    const RECORDS: usize = 3_000;
+    let (producer, mut consumer) = channel(settings(0, |_| true, Duration::from_secs(600)));
+    let begin = std::sync::Barrier::new(THREADS);
+    let taken = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|number| {
+                let (producer, begin) = (&producer, &begin);
+                scope.spawn(move || {
+                    let mut writer = Writer::new(producer);
+                    begin.wait();
+                    let payload = vec![number as u8; 500 + 1_500 * number];
+                    (0..RECORDS).for_each(|_| put(&mut writer, &payload).unwrap());
+                })
+            })
+            .collect();
+        let mut taken = 0;
+        while !threads.iter().all(|thread| thread.is_finished()) {
+            consumer.wait(Duration::from_millis(200));
+            taken += drained(&mut consumer).len();
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        taken + drained(&mut consumer).len()
+    });
+    assert_eq!(taken, THREADS * RECORDS);
+}

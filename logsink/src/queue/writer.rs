@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use super::{CHUNK_BYTES, NO_CHUNK, Producer, Seat, Shared, lock};
+use super::{CHUNK_BYTES, NO_CHUNK, Patience, Producer, Room, Seat, Shared, lock};
 use crate::{Severity, metrics::Reason, recorder::Pen};
 
 /// One thread's access to one queue.
@@ -34,6 +34,8 @@ pub(crate) struct Writer {
     severity: Severity,
     /// The record while its place is `Heap`.
     heap: Vec<u8>,
+    /// Until when that record waits for room.
+    patience: Patience,
     /// What it writes to the ring with instead, when it writes for the flight recorder.
     pen: Option<Box<Pen>>,
 }
@@ -64,6 +66,7 @@ impl Writer {
             reserve: 0,
             severity: Severity::UNSPECIFIED,
             heap: Vec::new(),
+            patience: Patience::default(),
             pen: None,
         }
     }
@@ -97,11 +100,28 @@ impl Writer {
         Draft { base, length: 0, limit, writer: self }
     }
 
-    /// Takes a fresh chunk, copies `begun` (the start of a record in the present chunk) to it and hands the present one
-    /// over. `false`, with nothing changed, when the pool is empty and stays so for as long as the level is worth waiting.
-    fn change_chunk(&mut self, begun: &[u8], severity: Severity) -> bool {
-        let fresh = self.shared.take_free().or_else(|| self.shared.wait_free(severity, self.chunk != NO_CHUNK));
-        let Some(fresh) = fresh else { return false };
+    /// Where a record goes for which the present chunk has no room: waits for that where the level is worth it.
+    fn find_room(&mut self) -> Room {
+        let Self { shared, stray, severity, .. } = self;
+        let has_chunk = self.chunk != NO_CHUNK;
+        self.patience = Patience::default();
+        if let Some(chunk) = if *stray { None } else { shared.take_free() } {
+            return Room::Chunk(chunk);
+        }
+        if shared.settings.levels.blocks(*severity) {
+            let may_stray = !has_chunk || shared.is_crowded();
+            let room = shared.wait_for_room(*severity, *stray, may_stray, &mut self.patience);
+            if !matches!(room, Room::Nowhere) {
+                return room;
+            }
+        }
+        // The record may go around the chunks: because its thread has none, or its level has a reserve.
+        let may_stray = !has_chunk || shared.settings.levels.keeps(*severity);
+        if may_stray && shared.strays_have_room(*severity) { Room::Strays } else { Room::Nowhere }
+    }
+
+    /// Copies `begun`, the start of a record in the present chunk, to the `fresh` one and hands the present one over.
+    fn change_chunk(&mut self, fresh: u32, begun: &[u8]) {
         let start = self.shared.chunks.start(fresh);
         // SAFETY: this thread has just become the owner of `fresh`, of which nothing is published; a record is shorter
         // than a chunk, and the two chunks do not overlap.
@@ -114,7 +134,6 @@ impl Writer {
         });
         seat.chunk.store(fresh, Ordering::Release);
         (self.chunk, self.start, self.used, self.size) = (fresh, start, 0, CHUNK_BYTES);
-        true
     }
 
     /// Gives the present chunk, if any, to the consumer. Nothing may be written to it afterwards.
@@ -362,16 +381,12 @@ impl Draft<'_> {
         if self.writer.place == Place::Nowhere {
             return Err(self.refusal());
         }
-        let heap = std::mem::take(&mut self.writer.heap);
-        self.writer.shared.give_stray(&heap[..self.length], self.writer.severity)
+        let Writer { shared, heap, severity, patience, .. } = &mut *self.writer;
+        let heap = std::mem::take(heap);
+        shared.give_stray(&heap[..self.length], *severity, patience)
     }
 
-    /// Whether the record may go around the chunks: because its writer has none, or its level has a reserve.
-    fn may_stray(&self) -> bool {
-        self.writer.chunk == NO_CHUNK || self.writer.shared.settings.levels.keeps(self.writer.severity)
-    }
-
-    /// Moves the record to the start of a fresh chunk.
+    /// Moves the record to the start of a fresh chunk, or to the heap.
     #[cold]
     #[inline(never)]
     fn grow(&mut self, bytes: usize) -> bool {
@@ -386,22 +401,26 @@ impl Draft<'_> {
             self.writer.place = Place::Nowhere;
             return false;
         }
-        let severity = self.writer.severity;
         // SAFETY: as in `written`; a slice of its own, because the writer is borrowed beside it.
         let begun = unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.length) };
-        if !self.writer.stray && self.writer.change_chunk(begun, severity) {
-            self.base = self.writer.start;
-        } else if self.may_stray() && self.writer.shared.strays_have_room(severity) {
-            let mut heap = vec![0; CHUNK_BYTES];
-            heap[..begun.len()].copy_from_slice(begun);
-            // What the thread has written so far goes before its strays.
-            self.writer.hand_over();
-            self.base = NonNull::from(heap.as_mut_slice()).cast();
-            self.writer.heap = heap;
-            self.writer.place = Place::Heap;
-        } else {
-            self.writer.place = Place::Nowhere;
-            return false;
+        match self.writer.find_room() {
+            Room::Chunk(fresh) => {
+                self.writer.change_chunk(fresh, begun);
+                self.base = self.writer.start;
+            }
+            Room::Strays => {
+                let mut heap = vec![0; CHUNK_BYTES];
+                heap[..begun.len()].copy_from_slice(begun);
+                // What the thread has written so far goes before its strays.
+                self.writer.hand_over();
+                self.base = NonNull::from(heap.as_mut_slice()).cast();
+                self.writer.heap = heap;
+                self.writer.place = Place::Heap;
+            }
+            Room::Nowhere => {
+                self.writer.place = Place::Nowhere;
+                return false;
+            }
         }
         self.limit = CHUNK_BYTES.saturating_sub(self.writer.reserve);
         self.left() >= bytes
