@@ -47,7 +47,7 @@ use crate::{
     queue::{Draft, LOCAL_TAG, Producer},
     recorder::Recorder,
     reload::Reload,
-    span::{self as spans, stack::Stack},
+    span::{Spans, stack::Stack},
 };
 #[cfg(feature = "log")]
 use crate::{encode::view::add_attributes, log_bridge};
@@ -60,6 +60,7 @@ pub struct LogsinkLayer {
     reload: Arc<Reload>,
     metrics: Arc<Metrics>,
     capture: Capture,
+    spans: Spans,
     recorder: Option<Arc<Recorder>>,
     /// In a subscriber's only layer: what it wants, the subscriber wants.
     filter: Option<RulesFilter>,
@@ -83,6 +84,7 @@ impl LogsinkLayer {
             reload,
             metrics,
             capture,
+            spans: Spans::new(),
             recorder: None,
             filter: None,
             #[cfg(feature = "opentelemetry")]
@@ -326,11 +328,11 @@ where
     }
 
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, context: LayerContext<'_, S>) {
-        self.count_truncated(spans::on_new(attributes, id, &context));
+        self.count_truncated(self.spans.on_new(attributes, id, &context));
     }
 
     fn on_record(&self, id: &span::Id, values: &span::Record<'_>, context: LayerContext<'_, S>) {
-        self.count_truncated(spans::on_record(values, id, &context));
+        self.count_truncated(self.spans.on_record(values, id, &context));
     }
 
     fn on_enter(&self, id: &span::Id, _: LayerContext<'_, S>) {
@@ -339,6 +341,10 @@ where
 
     fn on_exit(&self, id: &span::Id, _: LayerContext<'_, S>) {
         thread::with_stack(|stack| stack.exit(self.id, id));
+    }
+
+    fn on_close(&self, id: span::Id, _: LayerContext<'_, S>) {
+        self.spans.close(&id);
     }
 
     #[inline(always)]

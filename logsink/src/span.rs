@@ -7,6 +7,7 @@
 mod buffer;
 mod fields;
 pub(crate) mod stack;
+mod table;
 
 use std::ops::Range;
 
@@ -18,6 +19,7 @@ use tracing_subscriber::{
 
 pub(crate) use fields::epoch;
 use fields::{SPAN_VALUE_BYTES_MAX, SpanFields, SpanVisitor};
+pub(crate) use table::Spans;
 
 use crate::{
     callsite::{BITS, Callsite, name, name_bit},
@@ -65,18 +67,18 @@ impl Context {
     }
 
     /// Whether it shows this span, and all values that were recorded for it and the spans around it.
-    pub(crate) fn still_shows<S>(&mut self, leaf: &SpanRef<'_, S>) -> bool
+    pub(crate) fn still_shows<S>(&mut self, spans: &Spans, leaf: &SpanRef<'_, S>) -> bool
     where
         S: for<'a> LookupSpan<'a>,
     {
         let epoch = epoch();
-        if !self.is_built() || self.span != leaf.id().into_u64() || self.serial != serial(leaf) {
+        if !self.is_built() || self.span != leaf.id().into_u64() || self.serial != serial(spans, leaf) {
             return false;
         }
         // Mostly it was another span that got a value.
         let is_newer = |fields: &SpanFields| fields.epoch() > self.epoch;
         let changed = self.epoch != epoch
-            && leaf.scope().take(DEPTH_MAX).any(|span| span.extensions().get::<SpanFields>().is_some_and(is_newer));
+            && leaf.scope().take(DEPTH_MAX).any(|span| look_at(spans, &span, is_newer).unwrap_or(false));
         if !changed {
             self.epoch = epoch;
         }
@@ -116,6 +118,7 @@ impl Context {
         &mut self,
         capture: &Capture,
         thread: &Context,
+        spans: &Spans,
         leaf: &SpanRef<'_, S>,
         ids: impl FnOnce(&mut Vec<u8>),
     ) where
@@ -135,20 +138,20 @@ impl Context {
         // From the innermost out: a name that is there already stays.
         for span in leaf.scope().take(DEPTH_MAX) {
             self.names.push(span.name());
-            if let Some(fields) = span.extensions().get::<SpanFields>() {
+            look_at(spans, &span, |fields| {
                 self.root = fields.serial();
                 let wanted = |name: &str| capture.spans && name != name::SPAN_PATH && capture.span_fields.include(name);
                 fields.iter().filter(|(name, _)| wanted(name)).for_each(|(name, encoded)| {
                     self.push(name, capture, |out| out.extend_from_slice(encoded));
                 });
-            }
+            });
         }
         if capture.spans {
             self.push_path(capture);
         }
         self.ids_at = self.bytes.len();
         ids(&mut self.bytes);
-        (self.span, self.serial, self.epoch) = (leaf.id().into_u64(), serial(leaf), epoch);
+        (self.span, self.serial, self.epoch) = (leaf.id().into_u64(), serial(spans, leaf), epoch);
     }
 
     /// `outer:inner` of the names that were collected from the inside out.
@@ -231,40 +234,82 @@ fn thread_number(id: std::thread::ThreadId) -> Option<i64> {
     format!("{id:?}").trim_matches(|letter: char| !letter.is_ascii_digit()).parse().ok()
 }
 
-/// A span's serial number; 0 when it was created on a thread whose spans are ignored.
-pub(crate) fn serial<S>(span: &SpanRef<'_, S>) -> u64
+/// What a span's fields say: those in the table, or for want of a place there in the registry. `None` for a span whose
+/// creation the layer did not see.
+fn look_at<S, R>(spans: &Spans, span: &SpanRef<'_, S>, look: impl FnOnce(&SpanFields) -> R) -> Option<R>
 where
     S: for<'a> LookupSpan<'a>,
 {
-    span.extensions().get::<SpanFields>().map_or(0, SpanFields::serial)
+    match spans.read(&span.id()) {
+        Some(fields) => Some(look(&fields)),
+        None => span.extensions().get::<SpanFields>().map(look),
+    }
 }
 
-/// Keeps the fields of a new span. Tells how many values were cut.
-pub(crate) fn on_new<S>(attributes: &span::Attributes<'_>, id: &span::Id, context: &LayerContext<'_, S>) -> u32
+/// A span's serial number; 0 when the layer did not see its creation.
+fn serial<S>(spans: &Spans, span: &SpanRef<'_, S>) -> u64
+where
+    S: for<'a> LookupSpan<'a>,
+{
+    look_at(spans, span, SpanFields::serial).unwrap_or(0)
+}
+
+impl Spans {
+    /// Keeps the fields of a new span. Tells how many values were cut.
+    #[inline]
+    pub(crate) fn on_new<S>(
+        &self,
+        attributes: &span::Attributes<'_>,
+        id: &span::Id,
+        context: &LayerContext<'_, S>,
+    ) -> u32
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        let Some(mut claim) = self.claim(id) else { return keep_in_registry(attributes, id, context) };
+        let mut visitor = SpanVisitor::new(&mut claim.fields);
+        attributes.record(&mut visitor);
+        let truncated = visitor.truncated;
+        claim.publish(id);
+        truncated
+    }
+
+    /// Adds fields that a span was given later. Tells how many values were cut.
+    pub(crate) fn on_record<S>(&self, values: &span::Record<'_>, id: &span::Id, context: &LayerContext<'_, S>) -> u32
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        // Before anything is locked: this may run the user's code, which may log.
+        let mut newer = SpanFields::new();
+        let mut visitor = SpanVisitor::new(&mut newer);
+        values.record(&mut visitor);
+        let truncated = visitor.truncated;
+        if !self.change(id, |kept| kept.update(&newer))
+            && let Some(span) = context.span(id)
+            && let Some(kept) = span.extensions_mut().get_mut::<SpanFields>()
+        {
+            kept.update(&newer);
+        }
+        truncated
+    }
+}
+
+/// For a span that finds no place in the table.
+#[cold]
+#[inline(never)]
+fn keep_in_registry<S>(attributes: &span::Attributes<'_>, id: &span::Id, context: &LayerContext<'_, S>) -> u32
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     // Before the span's extensions are locked: this may run the user's code, which may log.
-    let mut visitor = SpanVisitor::of_span();
+    let mut fields = SpanFields::new();
+    fields.renew();
+    let mut visitor = SpanVisitor::new(&mut fields);
     attributes.record(&mut visitor);
+    let truncated = visitor.truncated;
     if let Some(span) = context.span(id) {
         // Two layers of this library in one subscriber share them.
-        span.extensions_mut().replace(visitor.kept);
+        span.extensions_mut().replace(fields);
     }
-    visitor.truncated
-}
-
-/// Adds fields that a span was given later. Tells how many values were cut.
-pub(crate) fn on_record<S>(values: &span::Record<'_>, id: &span::Id, context: &LayerContext<'_, S>) -> u32
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-{
-    let mut visitor = SpanVisitor::of_values();
-    values.record(&mut visitor);
-    if let Some(span) = context.span(id)
-        && let Some(kept) = span.extensions_mut().get_mut::<SpanFields>()
-    {
-        kept.update(&visitor.kept);
-    }
-    visitor.truncated
+    truncated
 }

@@ -75,9 +75,10 @@ impl Around {
             self.outside.build_thread(&layer.capture);
         }
         if let Some(span) = span
-            && !self.inside.still_shows(&span)
+            && !self.inside.still_shows(&layer.spans, &span)
         {
-            self.inside.build_span(&layer.capture, &self.outside, &span, |ids| layer.push_ids(&span.id(), ids));
+            let ids = |ids: &mut Vec<u8>| layer.push_ids(&span.id(), ids);
+            self.inside.build_span(&layer.capture, &self.outside, &layer.spans, &span, ids);
         }
     }
 }

@@ -3,6 +3,7 @@
 #[cfg(any(feature = "log", feature = "opentelemetry"))]
 mod bridges;
 mod fields;
+mod live;
 mod nesting;
 mod oracle;
 mod oversize;

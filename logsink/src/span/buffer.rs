@@ -7,7 +7,7 @@ use crate::{
     queue::{COPY_SHORT_MAX, copy_short},
 };
 
-/// Room for what most spans have; a span's value is moved with it.
+/// Room for what most spans have.
 const INLINE_BYTES: usize = 192;
 const INLINE_FIELDS: usize = 4;
 
@@ -68,6 +68,23 @@ impl<T: Copy + Default, const N: usize> Inline<T, N> {
         } else {
             self.extend(1).fill(item);
         }
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        // One of the two is 0.
+        self.inside_len + self.heap.len()
+    }
+
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        self.inside_len = 0;
+        self.heap.clear();
+    }
+
+    #[inline]
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.heap.capacity() * size_of::<T>()
     }
 
     #[cold]

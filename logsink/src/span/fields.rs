@@ -1,5 +1,4 @@
-//! A span's own fields, kept encoded in the registry: one value, with room for what most spans have, so that a span costs one
-//! allocation, which is the registry's own for any extension.
+//! A span's own fields, kept encoded: one value, with room for what most spans have.
 
 use std::{
     borrow::Cow,
@@ -28,7 +27,10 @@ pub(crate) fn epoch() -> u64 {
     EPOCH.load(Ordering::Acquire)
 }
 
-/// A span's fields, as an extension of the span.
+/// Enough for most spans that have no room inside. What others take is given back when they close.
+const HEAP_BYTES_KEPT: usize = 1024;
+
+/// A span's fields.
 pub(crate) struct SpanFields {
     serial: u64,
     /// The epoch of the last change.
@@ -38,6 +40,26 @@ pub(crate) struct SpanFields {
 }
 
 impl SpanFields {
+    /// No fields, of no span.
+    pub(super) fn new() -> Self {
+        Self { serial: 0, epoch: 0, fields: Table::new(), encoded: Bytes::new() }
+    }
+
+    /// Takes all fields out, and becomes those of a new span.
+    #[inline]
+    pub(super) fn renew(&mut self) {
+        self.serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        self.epoch = 0;
+        self.fields.clear();
+        self.encoded.clear();
+    }
+
+    /// Whether it takes memory that most spans do not need.
+    #[inline]
+    pub(super) fn is_large(&self) -> bool {
+        self.fields.heap_bytes() + self.encoded.heap_bytes() > HEAP_BYTES_KEPT
+    }
+
     /// The span's own number.
     pub(crate) fn serial(&self) -> u64 {
         self.serial
@@ -91,7 +113,7 @@ impl SpanFields {
     #[inline]
     fn close(&mut self, name: &'static str) {
         // A span's values are cut to some KiB each, and its callsite has a few hundred at most.
-        let end = self.encoded.as_slice().len() as u32;
+        let end = self.encoded.len() as u32;
         self.fields.push((name, end));
     }
 }
@@ -135,27 +157,16 @@ impl fmt::Write for Shortener {
 }
 
 /// Collects a span's fields, each name once: the last value counts.
-pub(super) struct SpanVisitor {
-    pub(super) kept: SpanFields,
+pub(super) struct SpanVisitor<'f> {
+    kept: &'f mut SpanFields,
     /// Values that were cut.
     pub(super) truncated: u32,
 }
 
-impl SpanVisitor {
+impl<'f> SpanVisitor<'f> {
     #[inline]
-    fn with(serial: u64) -> Self {
-        Self { kept: SpanFields { serial, epoch: 0, fields: Table::new(), encoded: Bytes::new() }, truncated: 0 }
-    }
-
-    /// For a new span.
-    #[inline]
-    pub(super) fn of_span() -> Self {
-        Self::with(SERIAL.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// For values that a span is given later.
-    pub(super) fn of_values() -> Self {
-        Self::with(0)
+    pub(super) fn new(kept: &'f mut SpanFields) -> Self {
+        Self { kept, truncated: 0 }
     }
 
     #[inline(always)]
@@ -181,7 +192,7 @@ impl SpanVisitor {
     }
 }
 
-impl Visit for SpanVisitor {
+impl Visit for SpanVisitor<'_> {
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.scalar(field, &Scalar::double(value));
     }
