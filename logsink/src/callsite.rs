@@ -341,19 +341,20 @@ pub(crate) fn prepare(meta: &'static Metadata<'static>, capture: Capture) -> &'s
     })
 }
 
-/// Entries of a thread's table: more than the callsites that a thread has hot at a time; 2 KiB.
+/// Entries of a thread's table: more than the callsites that a thread has hot at a time; 2.5 KiB.
 const CACHE_ENTRIES: usize = 64;
 
-/// A thread's own table for one layer, direct-mapped.
+/// A thread's own table for one layer, direct-mapped. After a swap of the rules each entry is renewed when it is used: to
+/// empty the table at once, and free what it held, is more than one event should pay for.
 pub(crate) struct Cache {
-    /// [`Reload::generation`] of all entries.
-    generation: u64,
     entries: [Option<Entry>; CACHE_ENTRIES],
 }
 
 /// A callsite in a thread's table.
 pub(crate) struct Entry {
     address: usize,
+    /// [`Reload::generation`] when it was looked up.
+    generation: u64,
     interest: Interest,
     releases: bool,
     callsite: &'static Callsite,
@@ -371,24 +372,23 @@ pub(crate) struct Known {
 
 impl Cache {
     pub(crate) fn new() -> Self {
-        Self { generation: 0, entries: [const { None }; CACHE_ENTRIES] }
+        Self { entries: [const { None }; CACHE_ENTRIES] }
     }
 
-    /// What is known of a callsite by the rules of this generation; `look_up` asks the table of all threads.
+    /// What is known of a callsite by the rules of this generation; `look_up` asks the table of all threads, unless it is told
+    /// the callsite.
     #[inline(always)]
     pub(crate) fn get(
         &mut self,
         meta: &'static Metadata<'static>,
         generation: u64,
-        look_up: impl FnOnce() -> Entry,
+        look_up: impl FnOnce(Option<&'static Callsite>) -> Entry,
     ) -> Known {
         let address = address(meta);
-        if self.generation != generation {
-            self.renew(generation);
-        }
         let entry = &mut self.entries[place(address)];
-        if entry.as_ref().is_none_or(|entry| entry.address != address) {
-            *entry = Some(look_up());
+        if entry.as_ref().is_none_or(|entry| entry.address != address || entry.generation != generation) {
+            let known = entry.as_ref().filter(|entry| entry.address == address).map(|entry| entry.callsite);
+            *entry = Some(look_up(known));
         }
         match entry {
             Some(entry) => Known { callsite: entry.callsite, interest: entry.interest, releases: entry.releases },
@@ -401,13 +401,6 @@ impl Cache {
         let address = address(meta);
         self.entries[place(address)].as_ref().filter(|entry| entry.address == address).map(|entry| &*entry.judged)
     }
-
-    #[cold]
-    #[inline(never)]
-    fn renew(&mut self, generation: u64) {
-        self.entries.fill_with(|| None);
-        self.generation = generation;
-    }
 }
 
 /// Where a callsite's entry is.
@@ -417,14 +410,23 @@ fn place(address: usize) -> usize {
 }
 
 impl Entry {
-    pub(crate) fn new(meta: &'static Metadata<'static>, layer: u64, capture: Capture, reload: &Reload) -> Self {
-        let callsite = prepare(meta, capture);
+    /// `known`: the callsite, where it need not be looked for.
+    pub(crate) fn new(
+        meta: &'static Metadata<'static>,
+        known: Option<&'static Callsite>,
+        layer: u64,
+        capture: Capture,
+        reload: &Reload,
+    ) -> Self {
+        let callsite = known.unwrap_or_else(|| prepare(meta, capture));
+        // First: a swap meanwhile has the callsite looked up once more.
+        let generation = reload.generation();
         let judged = callsite.judge(meta, layer, reload);
         let interest = match judged.plan.interest {
             // The layer's slow way sorts out who gets it.
             Interest::Never if judged.console => Interest::Sometimes,
             interest => interest,
         };
-        Self { address: address(meta), interest, releases: judged.releases, callsite, judged }
+        Self { address: address(meta), generation, interest, releases: judged.releases, callsite, judged }
     }
 }

@@ -46,7 +46,7 @@ use crate::{
     metrics::{Metrics, Reason},
     queue::{Draft, LOCAL_TAG, Producer},
     recorder::Recorder,
-    reload::Reload,
+    reload::{Active, Reload},
     span::{Spans, stack::Stack},
 };
 #[cfg(feature = "log")]
@@ -131,7 +131,7 @@ impl LogsinkLayer {
         let State { callsites, around, writer, recording, scratch, .. } = state;
         let meta = event.metadata();
         let Known { callsite, interest, mut releases } =
-            callsites.get(meta, self.reload.generation(), || self.look_up(meta));
+            callsites.get(meta, self.reload.generation(), |known| self.look_up(meta, known));
         if interest == Interest::Never {
             let around = around.get(self, stack, event, context);
             let ring =
@@ -219,8 +219,8 @@ impl LogsinkLayer {
 
     #[cold]
     #[inline(never)]
-    fn look_up(&self, meta: &'static Metadata<'static>) -> Entry {
-        Entry::new(meta, self.id, self.capture, &self.reload)
+    fn look_up(&self, meta: &'static Metadata<'static>, known: Option<&'static Callsite>) -> Entry {
+        Entry::new(meta, known, self.id, self.capture, &self.reload)
     }
 
     #[cold]
@@ -241,10 +241,13 @@ impl LogsinkLayer {
         scratch: &mut Scratch,
     ) -> Result<Judgement, Reason> {
         let active = self.reload.active();
+        let is_of = |active: &Active| judged.filter(|judged| judged.is_of(self.id, active.generation));
+        // While a swap is under way callsites go by the rules that they were judged by.
+        let previous = if is_of(&active).is_none() { self.reload.previous() } else { None };
+        let active = previous.as_deref().filter(|previous| is_of(previous).is_some()).unwrap_or(&active);
         let view = RecordView::of(draft.written(), active.rules.service(), callsite);
-        let mut verdict = match judged.filter(|judged| judged.is_of(self.id, active.generation)) {
+        let mut verdict = match is_of(active) {
             Some(judged) => active.rules.decide_by(&judged.plan, &view, now),
-            // Swapped since the callsite was looked up.
             None => active.rules.decide(&view, now),
         };
         let dropped = match verdict.fate {

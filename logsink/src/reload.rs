@@ -12,7 +12,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tracing_core::{Dispatch, subscriber::NoSubscriber};
 
 use crate::{
@@ -56,6 +56,8 @@ pub struct Refused {
 #[derive(Debug)]
 pub struct Reload {
     active: ArcSwap<Active>,
+    /// Those before, while a swap is under way.
+    previous: ArcSwapOption<Active>,
     /// The same as in `active`, a little later, for a look without taking the snapshot.
     generation: AtomicU64,
     /// When the next rule expires, `u64::MAX` for never.
@@ -82,6 +84,7 @@ impl Reload {
         Arc::new(Self {
             console,
             recording,
+            previous: ArcSwapOption::const_empty(),
             base: initial.base().clone(),
             generation: AtomicU64::new(1),
             expiry_ns: AtomicU64::new(initial.next_expiry(unix_now_ns()).unwrap_or(u64::MAX)),
@@ -94,6 +97,12 @@ impl Reload {
     /// The snapshot in force. Load it once per event; never hold it across an `.await`.
     pub fn active(&self) -> Guard<Arc<Active>> {
         self.active.load()
+    }
+
+    /// While a swap is under way, the rules before. Callsites that were not judged anew yet go by them: to ask all of the
+    /// new rules for each of their events would be felt.
+    pub(crate) fn previous(&self) -> Option<Arc<Active>> {
+        self.previous.load_full()
     }
 
     /// The console's own filter.
@@ -133,10 +142,12 @@ impl Reload {
         rules.adopt(&old.rules);
         let generation = old.generation + 1;
         self.expiry_ns.store(rules.next_expiry(unix_now_ns()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.previous.store(Some(old.clone()));
         self.active.store(Arc::new(Active { rules, revision: revision.to_owned(), generation }));
         rebuild_interest();
         // Every callsite has been judged by now: events need only look it up.
         self.generation.store(generation, Ordering::Release);
+        self.previous.store(None);
         // Last: who reads of the new revision may rely on every callsite having been asked.
         let mut status = self.lock();
         if let Some(refused) = refused.as_ref().filter(|refused| status.refused.as_ref() != Some(refused)) {
@@ -198,6 +209,8 @@ pub(crate) fn unix_now_ns() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
     use crate::filter::{EventView, Fate, expr::tests::Sample};
 
@@ -249,11 +262,15 @@ mod tests {
         assert_eq!(reload.active().rules.counts(), [("new", 0), ("noise", 2)]);
     }
 
-    /// Answers every question about a callsite from the rules in force, and counts events.
-    struct Asking(Arc<Reload>, Arc<AtomicU64>);
+    /// Answers every question about a callsite from the rules in force, counts events, and tells whether the rules before were
+    /// there yet when it was asked.
+    struct Asking(Arc<Reload>, Arc<AtomicU64>, Arc<AtomicBool>);
 
     impl tracing_core::Subscriber for Asking {
         fn register_callsite(&self, meta: &'static tracing_core::Metadata<'static>) -> tracing_core::Interest {
+            if self.0.previous().is_some_and(|previous| previous.generation < self.0.active().generation) {
+                self.2.store(true, Ordering::Relaxed);
+            }
             if self.enabled(meta) { tracing_core::Interest::always() } else { tracing_core::Interest::never() }
         }
         fn enabled(&self, meta: &tracing_core::Metadata<'_>) -> bool {
@@ -275,7 +292,7 @@ mod tests {
     fn a_swap_on_another_thread_asks_a_scoped_subscriber() {
         let reload = Reload::new(RuleSet::compile(&[], "app").unwrap());
         let seen = Arc::new(AtomicU64::new(0));
-        tracing::subscriber::with_default(Asking(Arc::clone(&reload), Arc::clone(&seen)), || {
+        tracing::subscriber::with_default(Asking(Arc::clone(&reload), Arc::clone(&seen), Arc::default()), || {
             let log = || tracing::info!("wanted before and after");
             log();
             std::thread::scope(|scope| scope.spawn(|| reload.apply(&documents("filter = \"debug\""), "1")).join())
@@ -327,23 +344,29 @@ mod tests {
     fn callsites_are_asked_anew_after_a_swap_and_after_an_expiry() {
         let reload = Reload::new(RuleSet::compile(&[], "app").unwrap());
         let seen = Arc::new(AtomicU64::new(0));
+        let had_previous = Arc::new(AtomicBool::new(false));
         let log = || tracing::debug!(target: "reload_test", "a debug event");
-        tracing::subscriber::with_default(Asking(Arc::clone(&reload), Arc::clone(&seen)), || {
-            log();
-            assert_eq!(seen.load(Ordering::Relaxed), 0);
-            reload.apply(&documents("filter = \"debug\""), "1").unwrap();
-            log();
-            assert_eq!(seen.load(Ordering::Relaxed), 1);
-            let keep = "[[rule]]\nname = \"for a while\"\nwhen = 'target=reload_test'\nthen = \"keep\"\nuntil = ";
-            reload.apply(&documents(&format!("{keep}2500-01-01T00:00:00Z")), "2").unwrap();
-            log();
-            assert_eq!(seen.load(Ordering::Relaxed), 2);
-            let generation = reload.generation();
-            reload.expire(unix_now_ns());
-            assert_ne!(reload.expiry_ns.load(Ordering::Relaxed), u64::MAX);
-            reload.expire(u64::MAX - 1);
-            assert_eq!(reload.expiry_ns.load(Ordering::Relaxed), u64::MAX);
-            assert_eq!(reload.generation(), generation);
-        });
+        tracing::subscriber::with_default(
+            Asking(Arc::clone(&reload), Arc::clone(&seen), Arc::clone(&had_previous)),
+            || {
+                log();
+                assert_eq!(seen.load(Ordering::Relaxed), 0);
+                reload.apply(&documents("filter = \"debug\""), "1").unwrap();
+                // Callsites that were not asked yet could go by the rules before, which are gone with the swap's end.
+                assert!(had_previous.load(Ordering::Relaxed) && reload.previous().is_none());
+                log();
+                assert_eq!(seen.load(Ordering::Relaxed), 1);
+                let keep = "[[rule]]\nname = \"for a while\"\nwhen = 'target=reload_test'\nthen = \"keep\"\nuntil = ";
+                reload.apply(&documents(&format!("{keep}2500-01-01T00:00:00Z")), "2").unwrap();
+                log();
+                assert_eq!(seen.load(Ordering::Relaxed), 2);
+                let generation = reload.generation();
+                reload.expire(unix_now_ns());
+                assert_ne!(reload.expiry_ns.load(Ordering::Relaxed), u64::MAX);
+                reload.expire(u64::MAX - 1);
+                assert_eq!(reload.expiry_ns.load(Ordering::Relaxed), u64::MAX);
+                assert_eq!(reload.generation(), generation);
+            },
+        );
     }
 }
