@@ -1,7 +1,7 @@
 # Every command that a user, a developer or CI runs. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build check fmt clippy features doc deny msrv deploy-check check-instructions test test-unit models bench bench-instructions bench-library stack stack-stop clean
+.PHONY: help demo build check fmt clippy features doc deny msrv deploy-check check-instructions test test-unit models sanitize bench bench-instructions bench-library stack stack-stop clean
 SHELL := /bin/bash
 
 # Everything, Kafka over TLS included, which needs OpenSSL's headers. In this form cargo builds one set of artifacts for every
@@ -73,6 +73,9 @@ test-unit: ## the unit tests, which need no server
 
 models: ## every interleaving of the lock-free parts, by loom (part of `make test`)
 	cargo test -p logsink-models
+
+sanitize: ## the library's unit tests under AddressSanitizer, with a nightly toolchain (minutes)
+	@dev/sanitize
 
 bench: ## the benches below benches/
 	@dev/setup build

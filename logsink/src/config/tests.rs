@@ -51,6 +51,7 @@ fn what_cannot_be_used_is_refused_by_name() {
         ),
         (&[("LOGSINK_ENDPOINT", "kafka://")], "endpoint: "),
         (&[("LOGSINK_ENDPOINT", "http://h:nine")], "endpoint: `nine` is not a port: write `http://h:4317`"),
+        #[cfg(feature = "kafka")]
         (&[("LOGSINK_ENDPOINT", "kafka://a:9092,b:nine/t")], "endpoint: `nine` is not a port"),
         (&[("LOGSINK_ENDPOINT", "ftp://u:secret@h")], "endpoint: `ftp://…@h` cannot be sent to"),
         (
