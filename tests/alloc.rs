@@ -1,43 +1,12 @@
 //! An event allocates nothing on its caller in steady state: counted by the allocator itself. A binary of its own, because
 //! an allocator is the whole program's.
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-    time::Duration,
-};
+#[path = "../logsink/tests/support/counting.rs"]
+mod counting;
+
+use std::time::Duration;
 
 use logsink_tests::{Server, unique};
-
-thread_local! {
-    // A constant without a destructor: reading it allocates nothing.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes on to the system's allocator unchanged; counting touches no memory that is handed out.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn an_event_allocates_nothing_on_its_caller() {
@@ -65,9 +34,9 @@ fn an_event_allocates_nothing_on_its_caller() {
     (0..WARM).for_each(&emit);
     guard.flush(Duration::from_secs(30)).expect("the server takes them");
 
-    let before = ALLOCATIONS.with(Cell::get);
+    let before = counting::allocations();
     (0..COUNTED).for_each(&emit);
-    let allocations = ALLOCATIONS.with(Cell::get) - before;
+    let allocations = counting::allocations() - before;
     assert_eq!(allocations, 0, "over {} events", 3 * COUNTED);
 
     guard.flush(Duration::from_secs(30)).expect("the server takes them");

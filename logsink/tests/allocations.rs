@@ -1,44 +1,12 @@
 //! Events and spans allocate nothing on their caller in steady state: counted by the allocator itself. A binary of its own, because an allocator is the whole program's.
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-    sync::Arc,
-    time::Duration,
-};
+#[path = "support/counting.rs"]
+mod counting;
+
+use std::{sync::Arc, time::Duration};
 
 use logsink::transport::{Accepted, Batch, Sending, Transport};
 use tracing::{Span, field::Empty, info, info_span};
-
-thread_local! {
-    // A constant without a destructor: reading it allocates nothing.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes on to the system's allocator unchanged; counting touches no memory that is handed out.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Takes every batch and keeps none.
 struct Discard;
@@ -56,9 +24,9 @@ const COUNTED: u64 = 1_000;
 /// Allocations of `each` on this thread, per thousand calls.
 fn allocations(each: impl Fn(u64)) -> u64 {
     (0..WARM).for_each(&each);
-    let before = ALLOCATIONS.with(Cell::get);
+    let before = counting::allocations();
     (0..COUNTED).for_each(&each);
-    ALLOCATIONS.with(Cell::get) - before
+    counting::allocations() - before
 }
 
 /// One test: what other tests allocate does not count, but they would take turns at the queue.

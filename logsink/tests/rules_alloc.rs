@@ -1,45 +1,16 @@
 //! Rules that look at values, keep keys and change text allocate nothing on the caller in steady state: counted by the
 //! allocator itself. A binary of its own, because an allocator is the whole program's.
 
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
     fs,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use logsink::transport::{Accepted, Batch, Sending, Transport};
-
-thread_local! {
-    // A constant without a destructor: reading it allocates nothing.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes on to the system's allocator unchanged; counting touches no memory that is handed out.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Takes every batch and keeps none.
 struct Discard;
@@ -101,9 +72,9 @@ fn rules_allocate_nothing_on_the_caller() {
         };
         (0..2_000).for_each(emit);
         guard.flush(Duration::from_secs(20)).unwrap();
-        let before = ALLOCATIONS.with(Cell::get);
+        let before = counting::allocations();
         (0..1_000).for_each(emit);
-        ALLOCATIONS.with(Cell::get) - before
+        counting::allocations() - before
     });
     assert_eq!(allocations, 0, "over 3,000 events");
     let counts = guard.rule_counts();
