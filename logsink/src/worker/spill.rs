@@ -161,7 +161,7 @@ impl SpillingLane {
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
-        // Past the deadline, but with nothing lost.
+        // Past the deadline, but with nothing lost. What is not written by then either is dropped, and so counted.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.write_out()).await;
         self.tasks.shutdown().await;
         self.sender.close().await;
