@@ -4,12 +4,13 @@
 //! the running steps that [`crate::app`] builds from it. Nothing here opens a file or a socket, but [`load`] reads the
 //! configuration file.
 
+mod elasticsearch;
+mod kafka;
 pub mod load;
 pub mod units;
 mod validate;
 
 use std::{
-    collections::BTreeMap,
     env,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -19,7 +20,8 @@ use std::{
 use logsink::ConfigError;
 use serde::Deserialize;
 
-use self::units::{Address, Bytes, Secret, Span};
+use self::units::{Address, Bytes, Span};
+pub use self::{elasticsearch::Elasticsearch, kafka::Kafka};
 
 /// The port of OTLP over gRPC, as registered for OpenTelemetry.
 pub const PORT_GRPC: u16 = 4317;
@@ -155,48 +157,6 @@ pub struct Rules {
     pub dir: Option<PathBuf>,
 }
 
-/// `[kafka]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Kafka {
-    /// `host:port` of some of the brokers.
-    pub brokers: Vec<String>,
-    /// Default: `otlp_logs`, the OpenTelemetry Collector's.
-    pub topic: String,
-    /// The consumer group of all drains. Default: `logsink`.
-    pub group: String,
-    /// Partitions of the topic when the server has to create it. Default: 6.
-    pub partitions: i32,
-    /// Copies of each partition when the server has to create the topic. Default: the brokers' own.
-    pub replication: Option<i32>,
-    /// Further properties of librdkafka, such as `security.protocol`; they win over the server's own.
-    pub properties: BTreeMap<String, String>,
-}
-
-/// `[elasticsearch]`; an OpenSearch cluster is told apart by itself.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Elasticsearch {
-    /// URLs of some of the nodes.
-    pub urls: Vec<String>,
-    /// The data stream that events go to. Default: `logs-logsink-default`.
-    pub data_stream: String,
-    /// An API key, as Elasticsearch shows it ("encoded").
-    pub api_key: Option<Secret>,
-    /// The user of basic authentication.
-    pub username: Option<String>,
-    /// Its password.
-    pub password: Option<Secret>,
-    /// A PEM file with the authority that signed the nodes' certificates, beside the well-known ones.
-    pub ca: Option<PathBuf>,
-    /// Whether to put the index template and the data stream in place. Default: true.
-    pub setup: bool,
-    /// Primary shards of each backing index. Default: the cluster's.
-    pub shards: Option<u32>,
-    /// Copies of each shard. Default: the cluster's.
-    pub replicas: Option<u32>,
-}
-
 /// `[etcd]`
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -226,35 +186,6 @@ impl Default for Drain {
 impl Default for Retention {
     fn default() -> Self {
         Self { age: Span::days(30), bytes: Bytes::gib(20) }
-    }
-}
-
-impl Default for Kafka {
-    fn default() -> Self {
-        Self {
-            brokers: Vec::new(),
-            topic: "otlp_logs".into(),
-            group: "logsink".into(),
-            partitions: 6,
-            replication: None,
-            properties: BTreeMap::new(),
-        }
-    }
-}
-
-impl Default for Elasticsearch {
-    fn default() -> Self {
-        Self {
-            urls: Vec::new(),
-            data_stream: "logs-logsink-default".into(),
-            api_key: None,
-            username: None,
-            password: None,
-            ca: None,
-            setup: true,
-            shards: None,
-            replicas: None,
-        }
     }
 }
 

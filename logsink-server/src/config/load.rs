@@ -35,7 +35,7 @@ enum Kind {
 
 /// Every setting that the environment can give. The variable's name is the path in capitals with `_` for the dots:
 /// `listen.grpc` is `LOGSINK_SERVER_LISTEN_GRPC`.
-const SETTINGS: [(&str, Kind); 35] = [
+const SETTINGS: &[(&str, Kind)] = &[
     ("mode", Kind::Text),
     ("roles", Kind::List),
     ("data_dir", Kind::Text),

@@ -111,33 +111,10 @@ impl Config {
 
     fn validate_servers(&self) -> Result<(), ConfigError> {
         if let Some(kafka) = &self.kafka {
-            ensure(!kafka.brokers.is_empty(), "kafka.brokers", || {
-                "is empty: write the address of a broker, such as brokers = [\"127.0.0.1:9092\"]".into()
-            })?;
-            for broker in &kafka.brokers {
-                let port = broker.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
-                ensure(port.is_some_and(|port| port.parse::<u16>().is_ok()), "kafka.brokers", || {
-                    format!("`{broker}` is not host:port: write it like 127.0.0.1:9092")
-                })?;
-            }
-            ensure(!kafka.topic.is_empty(), "kafka.topic", || "is empty".into())?;
-            ensure(!kafka.group.is_empty(), "kafka.group", || "is empty".into())?;
-            ensure((1..=10_000).contains(&kafka.partitions), "kafka.partitions", || {
-                "is not between 1 and 10000".into()
-            })?;
-            ensure(kafka.replication.is_none_or(|copies| (1..=32).contains(&copies)), "kafka.replication", || {
-                "is not between 1 and 32".into()
-            })?;
+            kafka.validate()?;
         }
-        if let Some(elastic) = &self.elasticsearch {
-            urls("elasticsearch.urls", &elastic.urls, "http://127.0.0.1:9200")?;
-            ensure(!elastic.data_stream.is_empty(), "elasticsearch.data_stream", || "is empty".into())?;
-            ensure(elastic.username.is_some() == elastic.password.is_some(), "elasticsearch.username", || {
-                "`username` and `password` go together: set both or neither".into()
-            })?;
-            ensure(elastic.api_key.is_none() || elastic.username.is_none(), "elasticsearch.api_key", || {
-                "is set together with `username`: choose one way to log in".into()
-            })?;
+        if let Some(elasticsearch) = &self.elasticsearch {
+            elasticsearch.validate()?;
         }
         if let Some(etcd) = &self.etcd {
             urls("etcd.endpoints", &etcd.endpoints, "http://127.0.0.1:2379")?;
@@ -146,7 +123,7 @@ impl Config {
     }
 }
 
-fn urls(field: &str, urls: &[String], example: &str) -> Result<(), ConfigError> {
+pub(super) fn urls(field: &str, urls: &[String], example: &str) -> Result<(), ConfigError> {
     ensure(!urls.is_empty(), field, || format!("is empty: write a URL, such as [\"{example}\"]"))?;
     for url in urls {
         let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
@@ -157,7 +134,7 @@ fn urls(field: &str, urls: &[String], example: &str) -> Result<(), ConfigError> 
     Ok(())
 }
 
-fn ensure(holds: bool, field: &str, message: impl FnOnce() -> String) -> Result<(), ConfigError> {
+pub(super) fn ensure(holds: bool, field: &str, message: impl FnOnce() -> String) -> Result<(), ConfigError> {
     if holds { Ok(()) } else { Err(ConfigError { field: field.into(), message: message() }) }
 }
 

@@ -16,6 +16,7 @@ mod document;
 mod dsl;
 mod http;
 mod json;
+mod mapping;
 mod number;
 mod search;
 mod setup;

@@ -6,8 +6,7 @@
 use elasticsearch::http::Method;
 use serde_json::{Value, json};
 
-use super::{Elasticsearch, Failed, body::TERM_CHARS_MAX};
-use crate::otlp::wire::DEPTH_MAX;
+use super::{Elasticsearch, Failed, mapping};
 
 /// Rises with every change of [`template`].
 const TEMPLATE_VERSION: u64 = 1;
@@ -65,14 +64,6 @@ async fn version(elasticsearch: &Elasticsearch, path: &str) -> Result<Option<u64
 
 fn template(elasticsearch: &Elasticsearch, flavor: Flavor) -> Value {
     let options = &elasticsearch.options;
-    let keyword = json!({"type": "keyword", "ignore_above": TERM_CHARS_MAX});
-    let flat = match flavor {
-        Flavor::Elasticsearch => {
-            // One level for each map, and lists between them.
-            json!({"type": "flattened", "ignore_above": TERM_CHARS_MAX, "depth_limit": DEPTH_MAX * 2})
-        }
-        Flavor::OpenSearch => json!({"type": "flat_object"}),
-    };
     let mut settings = json!({
         "index.refresh_interval": options.refresh_interval,
         "index.codec": "best_compression",
@@ -91,28 +82,7 @@ fn template(elasticsearch: &Elasticsearch, flavor: Flavor) -> Value {
         "_meta": {"managed_by": "logsink"},
         "template": {
             "settings": settings,
-            "mappings": {
-                // What is not named here is kept and not indexed: no sender can make the mapping grow.
-                "dynamic": false,
-                "date_detection": false,
-                "properties": {
-                    "@timestamp": {"type": "date_nanos"},
-                    "tie": {"type": "keyword"},
-                    "severity_number": {"type": "byte"},
-                    "severity_text": keyword,
-                    "level": keyword,
-                    "service": keyword,
-                    "target": keyword,
-                    "event_name": keyword,
-                    "message": {"type": "text", "analyzer": "standard"},
-                    "trace_id": keyword,
-                    "span_id": keyword,
-                    "attributes": flat,
-                    "resource": flat,
-                    "numbers": flat,
-                    "opaque": {"type": "keyword"},
-                },
-            },
+            "mappings": mapping::mappings(flavor),
         },
     })
 }

@@ -1,0 +1,80 @@
+//! What counters are told apart by. Every label has a bounded set of values: never text that came from outside as it came.
+
+use std::fmt::{self, Write};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+
+/// Why ingest refused a request or the records in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Not an `ExportLogsServiceRequest`, or JSON that is not OTLP.
+    Malformed,
+    /// Compressed in a way that does not decompress, or not in a supported one.
+    Encoding,
+    /// A media type other than protobuf and JSON.
+    MediaType,
+    /// Over the limit of bytes, before or after decompression.
+    TooLarge,
+    /// Over a limit within the records: depth, attributes, length of a value.
+    Limit,
+    /// The queue is away or full; the sender is told to try again.
+    QueueUnavailable,
+    /// The queue failed for good; the sender is told to try again, someone has to act.
+    QueueFailed,
+    /// More under way than the server takes at a time; the sender is told to try again.
+    Overload,
+    /// The body did not arrive in time; the sender is told to try again.
+    TooSlow,
+}
+
+impl Refusal {
+    /// The value of the label `reason`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Encoding => "encoding",
+            Self::MediaType => "media_type",
+            Self::TooLarge => "too_large",
+            Self::Limit => "limit",
+            Self::QueueUnavailable => "queue_unavailable",
+            Self::QueueFailed => "queue_failed",
+            Self::Overload => "overload",
+            Self::TooSlow => "too_slow",
+        }
+    }
+}
+
+impl EncodeLabelValue for Refusal {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(self.name())
+    }
+}
+
+/// The label of [`Metrics::ingest_refused`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Refused {
+    /// Why.
+    pub reason: Refusal,
+}
+
+/// A label `reason` whose values are static names: used by [`Metrics::index_dead`] and [`Metrics::index_retries`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    /// A short name in snake case, from a fixed set: never text that came from outside.
+    pub reason: &'static str,
+}
+
+/// The label of what is measured for each partition of the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Partition {
+    /// The partition's number; the disk log has only 0.
+    pub partition: i32,
+}
+
+/// The label of what is counted for each rule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Rule {
+    /// Its name, as its document has it: as many as people have written. Rules of one name are counted together.
+    pub rule: String,
+}
