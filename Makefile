@@ -1,7 +1,7 @@
 # Every command that a user, a developer or CI runs. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build check fmt clippy features doc deny msrv deploy-check check-instructions test test-unit models sanitize bench bench-instructions bench-library stack stack-stop clean
+.PHONY: help demo build check fmt clippy features doc deny msrv deploy-check check-instructions test test-unit models sanitize bench bench-instructions bench-library bench-server bench-peers stack stack-stop clean
 SHELL := /bin/bash
 
 # Everything, Kafka over TLS included, which needs OpenSSL's headers. In this form cargo builds one set of artifacts for every
@@ -88,6 +88,14 @@ bench-instructions: ## instructions per event on the caller, by callgrind
 bench-library: ## the library beside its peers in one run: tables and a plot (BENCH=--quick for a short one)
 	@dev/setup check
 	@dev/bench-library $(BENCH)
+
+bench-server: ## the server beside its peers and the machine's limits, on a real Kafka, in one run (QUICK=1, CASE=drain: see dev/bench-server)
+	@dev/setup test
+	@FEATURES=$(FEATURES) dev/bench-server
+
+bench-peers: ## install the server's peers for `make bench-server`: the OpenTelemetry Collector and rsyslog
+	@dev/setup test
+	@dev/stack/stack install collector rsyslog
 
 stack: ## start the servers for working by hand, on their usual ports (dev/stack/stack for more)
 	@dev/setup test

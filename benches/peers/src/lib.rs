@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "a bench reports on standard output")]
 #![allow(clippy::print_stderr, reason = "and tells on standard error how far it is")]
 
+mod bars;
 pub mod cases;
 pub mod child;
 pub mod figures;
