@@ -14,7 +14,7 @@ use crate::{
     figures::Figures,
     http::Client,
     plan::Plan,
-    process::{self, Process, Usage},
+    process::{self, Process, Profile, Usage},
     program::{Ports, Route},
     run::Sample,
     topic::{self, RECORDS},
@@ -94,6 +94,7 @@ pub(crate) fn measure(plan: &Plan, case: &Case, drain: Drain, topic: &str, recor
     let ports = Ports { grpc: plan.port + 1, http: plan.port + 2 };
     let mut command = case.program.drain(plan, &route, drain, ports)?;
     let mut program = Process::start(&mut command, plan.work.join(format!("{}.log", case.name)))?;
+    let profile = Profile::start(&program, &plan.work)?;
     let mut while_down = None;
     let mut sink = match sink.take() {
         Some(sink) => sink,
@@ -117,6 +118,7 @@ pub(crate) fn measure(plan: &Plan, case: &Case, drain: Drain, topic: &str, recor
         ensure!(last.elapsed() < QUIET, "{arrived} of {records} records arrived, then nothing; {}", program.output());
         thread::sleep(LOOK);
     };
+    profile.stop()?;
     let (sink_cpu, broker_cpu) = (sink.cpu_s()?, process::usage(broker)?.cpu_s - broker_before);
 
     thread::sleep(AFTERWARDS);

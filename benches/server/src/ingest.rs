@@ -15,7 +15,7 @@ use crate::{
     cases::{Case, Ingest},
     figures::Figures,
     plan::Plan,
-    process::{self, Process},
+    process::{self, Process, Profile},
     program::{Identity, Ports, Program},
     run::Sample,
     topic,
@@ -56,6 +56,7 @@ fn load(plan: &Plan, case: &Case, ingest: Ingest, topic: &str) -> anyhow::Result
         ensure!(start.elapsed() < START_MAX, "it does not listen: {}", program.output());
         thread::sleep(Duration::from_millis(20));
     }
+    let profile = Profile::start(&program, &plan.work)?;
     let broker = process::of_stack(&plan.stack_work, "kafka")?;
     let (before, broker_before) = (program.usage()?.cpu_s, process::usage(broker)?.cpu_s);
 
@@ -68,6 +69,7 @@ fn load(plan: &Plan, case: &Case, ingest: Ingest, topic: &str) -> anyhow::Result
     let mut generator = Process::start(&mut command, plan.work.join("load.log"))?;
     let status = generator.wait(LOAD_MAX)?;
     let usage = program.usage()?;
+    profile.stop()?;
     let broker_cpu = process::usage(broker)?.cpu_s - broker_before;
     let output = generator.output();
     ensure!(status.success(), "the load generator: {status}: {output}{}", program.output());

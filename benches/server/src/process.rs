@@ -97,6 +97,28 @@ impl Drop for Process {
     }
 }
 
+/// A profile of a process by `perf`, where the environment asks for one: `PERF=FILE`.
+pub(crate) struct Profile(Option<Process>);
+
+impl Profile {
+    /// Begins it.
+    pub(crate) fn start(program: &Process, work: &Path) -> anyhow::Result<Self> {
+        let Some(file) = std::env::var_os("PERF").filter(|file| !file.is_empty()) else { return Ok(Self(None)) };
+        let mut command = Command::new("perf");
+        command.args(["record", "-q", "-F", "997", "-g", "-o"]).arg(file);
+        command.args(["-p", &program.child.id().to_string()]);
+        Ok(Self(Some(Process::start(&mut command, work.join("perf.log"))?)))
+    }
+
+    /// Ends it and lets the file be written.
+    pub(crate) fn stop(self) -> anyhow::Result<()> {
+        if let Some(mut perf) = self.0 {
+            perf.stop()?;
+        }
+        Ok(())
+    }
+}
+
 /// Kills the child when this thread ends, even by SIGKILL: nothing is left behind to disturb the next run.
 fn die_with_parent(command: &mut Command) {
     let arm = || {
