@@ -5,7 +5,7 @@
 //! configuration file.
 
 mod elasticsearch;
-mod kafka;
+pub mod kafka;
 pub mod load;
 pub mod units;
 mod validate;

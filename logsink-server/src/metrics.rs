@@ -61,6 +61,8 @@ pub struct Metrics {
     pub queue_disk_bytes: Gauge,
     /// Messages that the disk damaged or that were deleted before they were read.
     pub queue_lost: Counter,
+    /// Kafka clients that did not work any more and were replaced.
+    pub queue_replaced: Family<Reason, Counter>,
 
     // === drain ===
     /// Messages read from the queue.
@@ -147,7 +149,8 @@ impl Metrics {
             queue_bytes: counter(r, "queue_appended_bytes", "Bytes appended to the queue"),
             queue_failed: counter(r, "queue_failed", "Appends that failed"),
             queue_disk_bytes: gauge(r, "queue_disk_bytes", "Bytes that the disk log holds"),
-            queue_lost: counter(r, "queue_lost", "Messages of the disk log that could not be read"),
+            queue_lost: counter(r, "queue_lost", "Messages damaged on disk, or deleted from the queue unread"),
+            queue_replaced: family(r, "queue_clients_replaced", "Kafka clients that were replaced, by what they were"),
             drain_messages: counter(r, "drain_messages", "Messages read from the queue"),
             drain_records: counter(r, "drain_records", "Records that the index is done with"),
             drain_retries: counter(r, "drain_retries", "Writes to the index that were tried again"),
@@ -191,6 +194,11 @@ impl Metrics {
     /// Counts records that went to the dead letters; `reason` is a short static name such as `mapping`.
     pub fn dead(&self, reason: &'static str, records: u64) {
         self.index_dead.get_or_create(&Reason { reason }).inc_by(records);
+    }
+
+    /// Counts a Kafka client that was replaced; `client` is `consumer` or `producer`.
+    pub fn kafka_replaced(&self, client: &'static str) {
+        self.queue_replaced.get_or_create(&Reason { reason: client }).inc();
     }
 
     /// Counts a request to the index that is tried again; `reason` is a short static name such as `http_429`.

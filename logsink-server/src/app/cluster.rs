@@ -52,6 +52,9 @@ fn kafka_options(kafka: &config::Kafka, config: &Config) -> KafkaOptions {
         partitions: kafka.partitions,
         replication: kafka.replication.unwrap_or(defaults.replication),
         message_bytes_max: config.ingest.request_bytes_max.as_usize() + MESSAGE_OVERHEAD_BYTES,
+        instance: kafka.instance.clone(),
+        assignment: kafka.assignment,
+        oversize: kafka.oversize,
         properties: kafka.properties.clone(),
     }
 }

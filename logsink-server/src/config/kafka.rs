@@ -21,8 +21,51 @@ pub struct Kafka {
     pub partitions: i32,
     /// Copies of each partition when the server has to create the topic. Default: the brokers' own.
     pub replication: Option<i32>,
+    /// A name of its own for each drain (static membership), such as the pod's: one that comes back under its name within
+    /// `session.timeout.ms` has its partitions still, and nothing is handed about meanwhile. Default: none; a drain that stops
+    /// gives its partitions back at once.
+    pub instance: Option<String>,
+    /// How the drains share the partitions; the same for all of a group. Default: `cooperative-sticky`.
+    pub assignment: Assignment,
+    /// What becomes of a record that is too large for a Kafka message by itself. Default: `truncate`.
+    pub oversize: Oversize,
     /// Further properties of librdkafka, such as `security.protocol`; they win over the server's own.
     pub properties: BTreeMap<String, String>,
+}
+
+/// How a group shares its partitions. Kafka refuses a member that has none in common with the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Assignment {
+    /// A member that comes or goes does not stop the others: only what changes hands rests.
+    #[default]
+    CooperativeSticky,
+    /// Runs of partitions; all members rest while they are handed out anew.
+    Range,
+    /// One after the other; all members rest while they are handed out anew.
+    Roundrobin,
+}
+
+impl Assignment {
+    /// Its name in Kafka.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CooperativeSticky => "cooperative-sticky",
+            Self::Range => "range",
+            Self::Roundrobin => "roundrobin",
+        }
+    }
+}
+
+/// What becomes of a record that no message can hold. (A batch that is too large is split between its records.)
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Oversize {
+    /// Its texts are cut, the longest first, and marked; the size it had is in `logsink.truncated.original_bytes`.
+    #[default]
+    Truncate,
+    /// It goes to the dead letters, whole. A record that is too large for these as well is refused.
+    DeadLetter,
 }
 
 impl Default for Kafka {
@@ -33,6 +76,9 @@ impl Default for Kafka {
             group: "logsink".into(),
             partitions: 6,
             replication: None,
+            instance: None,
+            assignment: Assignment::default(),
+            oversize: Oversize::default(),
             properties: BTreeMap::new(),
         }
     }
@@ -55,10 +101,20 @@ impl Kafka {
         }
         ensure(!self.topic.is_empty(), "kafka.topic", || "is empty".into())?;
         ensure(!self.group.is_empty(), "kafka.group", || "is empty".into())?;
+        ensure(self.instance.as_ref().is_none_or(|name| is_name(name)), "kafka.instance", || {
+            "is not a name: write 1 to 249 letters, digits, `.`, `_` or `-`, different for each drain".into()
+        })?;
         ensure((1..=10_000).contains(&self.partitions), "kafka.partitions", || "is not between 1 and 10000".into())?;
         ensure(self.replication.is_none_or(|copies| (1..=32).contains(&copies)), "kafka.replication", || {
             "is not between 1 and 32".into()
         })?;
         Ok(())
     }
+}
+
+/// What Kafka takes as the name of a member.
+fn is_name(text: &str) -> bool {
+    (1..=249).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+        && !matches!(text, "." | "..")
 }

@@ -2,6 +2,7 @@
 //! `otlp_proto` writes and reads them.
 
 mod dead;
+mod probe;
 mod reader;
 mod writer;
 
@@ -28,6 +29,7 @@ pub use reader::KafkaReader;
 pub use writer::KafkaWriter;
 
 use super::{Headers, QueueError};
+use crate::config::kafka::{Assignment, Oversize};
 
 /// How long the brokers may take to answer when a topic is created.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,6 +48,12 @@ pub struct KafkaOptions {
     pub replication: i32,
     /// Bytes of one message; a topic that is created takes so much. An existing topic may take less.
     pub message_bytes_max: usize,
+    /// This member's name in the group: when it comes back within the session, it has its partitions still.
+    pub instance: Option<String>,
+    /// How the group's members share the partitions.
+    pub assignment: Assignment,
+    /// What becomes of a record that does not fit a message by itself.
+    pub oversize: Oversize,
     /// Further properties of librdkafka; they win over the server's own.
     pub properties: BTreeMap<String, String>,
 }
@@ -59,6 +67,9 @@ impl Default for KafkaOptions {
             partitions: 6,
             replication: -1,
             message_bytes_max: 17 << 20,
+            instance: None,
+            assignment: Assignment::default(),
+            oversize: Oversize::default(),
             properties: BTreeMap::new(),
         }
     }
@@ -200,7 +211,9 @@ fn from_kafka(headers: Option<&impl rdkafka::message::Headers>) -> Headers {
         let text = || String::from_utf8(kafka.value?.to_vec()).ok();
         match kafka.key {
             header::INSTANCE => own.instance = text(),
-            header::SEQUENCE => own.sequence = text().and_then(|sequence| sequence.parse().ok()),
+            header::SEQUENCE => {
+                own.sequence = kafka.value.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+            }
             header::RULES => own.rules = text(),
             header::LOST => own.lost = text(),
             _ => {}

@@ -2,14 +2,19 @@
 //!
 //! The thread polls all the time, whether or not `next` is called: a group throws out a member that does not, and a rebalance
 //! waits for it. What it reads stands in a bounded buffer; when drain does not take it for a while, the partitions are paused.
-//! Offsets are committed only as drain says.
+//! Offsets are committed only as drain says. A second thread watches: how far behind the reader is, what retention has taken
+//! from it, and whether the client is still alive (`watch`); whatever waits for a broker's answer waits there.
+//!
+//! All partitions share librdkafka's one queue: split queues lose messages at a rebalance (rust-rdkafka#840).
 
+mod buffer;
 mod lag;
 mod poller;
+mod pulse;
 mod rebalance;
+mod watch;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
     mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -17,26 +22,32 @@ use std::{
 
 use tokio::sync::{Notify, oneshot};
 
-use self::{poller::Poller, rebalance::Context};
-use super::{KafkaOptions, Topic, config_error};
+use self::{buffer::State, poller::Poller};
+use super::{KafkaOptions, Topic};
 use crate::{
     metrics::Metrics,
-    queue::{BoxFuture, Fetched, Message, Position, QueueError, QueueReader},
+    queue::{BoxFuture, Fetched, Position, QueueError, QueueReader},
 };
 
 /// - no commits and no positions but ours;
-/// - `cooperative-sticky`: a member that comes or goes does not stop the others;
+/// - `auto.offset.reset`: a group that has no position, or one that is gone, begins at the oldest message: rather twice than never;
+/// - `isolation.level`: what a transactional producer took back was never acknowledged to anyone;
 /// - `session.timeout.ms`: how long the partitions of a dead member lie idle;
+/// - `topic.metadata.refresh.interval.ms`: how late new partitions are noticed (the default is five minutes);
 /// - `fetch.queue.backoff.ms`: at librdkafka's second, a full queue idles the drain (153,000 records/s instead of 600,000);
-/// - `queued.max.messages.kbytes`: bytes read ahead inside librdkafka.
-const PROPERTIES: [(&str, &str); 8] = [
+/// - `queued.max.messages.kbytes`: bytes read ahead inside librdkafka, of all partitions together; a fifth of a second's worth at
+///   600,000 records/s, and an answer of each broker may come on top of it;
+/// - `fetch.max.bytes`: one such answer (a message that is larger comes alone).
+const PROPERTIES: [(&str, &str); 10] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "earliest"),
-    ("partition.assignment.strategy", "cooperative-sticky"),
+    ("isolation.level", "read_committed"),
     ("session.timeout.ms", "10000"),
-    ("fetch.queue.backoff.ms", "20"),
-    ("queued.max.messages.kbytes", "32768"),
+    ("topic.metadata.refresh.interval.ms", "60000"),
+    ("fetch.queue.backoff.ms", "10"),
+    ("queued.max.messages.kbytes", "16384"),
+    ("fetch.max.bytes", "8388608"),
     ("allow.auto.create.topics", "false"),
 ];
 
@@ -60,35 +71,14 @@ enum Stage {
 
 struct Shared {
     metrics: Arc<Metrics>,
+    topic: String,
     state: Mutex<State>,
     /// Something stands in the buffer, or the thread has ended.
     ready: Notify,
     /// Something was taken from the buffer, or the reader is closing.
     room: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    buffer: VecDeque<Event>,
-    /// Bytes of the buffered messages.
-    bytes: usize,
-    /// How often each partition was assigned.
-    epochs: BTreeMap<i32, u32>,
-    /// The partitions that are ours.
-    assigned: Vec<i32>,
-    /// Counts changes of the assignment.
-    rebalances: u64,
-    /// Offsets to commit, by partition.
-    positions: BTreeMap<i32, i64>,
-    is_dirty: bool,
-    closing: bool,
-    ended: bool,
-}
-
-enum Event {
-    Message(Message),
-    Revoked(Vec<i32>),
-    Error(QueueError),
+    /// The watching thread has something to do before its time.
+    alarm: Condvar,
 }
 
 impl Shared {
@@ -97,14 +87,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, event: Event) {
-        let mut state = self.state();
-        if let Event::Message(message) = &event {
-            state.bytes += message.payload.len();
-        }
-        state.buffer.push_back(event);
-        drop(state);
-        self.ready.notify_one();
+    fn close(&self) {
+        self.state().closing = true;
+        self.room.notify_all();
+        self.alarm.notify_all();
     }
 }
 
@@ -117,19 +103,26 @@ impl KafkaReader {
     /// # Errors
     /// When a property is wrong.
     pub fn connect(options: &KafkaOptions, group: &str, metrics: Arc<Metrics>) -> Result<Self, QueueError> {
-        let shared = Shared { metrics, state: Mutex::default(), ready: Notify::new(), room: Condvar::new() };
-        let shared = Arc::new(shared);
-        let mut config = options.client(&PROPERTIES);
-        config.set("group.id", group);
-        let consumer = config.create_with_context(Context(Arc::clone(&shared))).map_err(config_error)?;
-        let poller = Poller { shared: Arc::clone(&shared), consumer, topic: options.topic.clone() };
+        let shared = Arc::new(Shared {
+            metrics,
+            topic: options.topic.clone(),
+            state: Mutex::default(),
+            ready: Notify::new(),
+            room: Condvar::new(),
+            alarm: Condvar::new(),
+        });
+        let mut own = vec![("group.id", group), ("partition.assignment.strategy", options.assignment.name())];
+        own.extend(options.instance.as_deref().map(|instance| ("group.instance.id", instance)));
+        own.extend(PROPERTIES);
+        let config = options.client(&own);
+        let poller = Poller::new(Arc::clone(&shared), config)?;
         Ok(Self { shared, stage: Stage::New(Box::new((Topic::new(options.clone()), poller))) })
     }
 
     /// Bytes that wait for `next`.
     #[cfg(all(test, feature = "real-servers"))]
     pub(super) fn buffered(&self) -> usize {
-        self.shared.state().bytes
+        self.shared.state().bytes()
     }
 
     async fn fetch(&mut self, bytes_max: usize) -> Result<Fetched, QueueError> {
@@ -147,39 +140,13 @@ impl KafkaReader {
             stage => stage,
         };
         loop {
-            if let Some(fetched) = self.take(bytes_max) {
+            let taken = self.shared.state().take(bytes_max);
+            if let Some(fetched) = taken {
+                self.shared.room.notify_all();
                 return fetched;
             }
             self.shared.ready.notified().await;
         }
-    }
-
-    /// Takes messages up to the next event of another kind.
-    fn take(&self, bytes_max: usize) -> Option<Result<Fetched, QueueError>> {
-        let mut state = self.shared.state();
-        let (mut messages, mut bytes) = (Vec::new(), 0);
-        while let Some(event) = state.buffer.pop_front() {
-            match event {
-                Event::Message(message) if messages.is_empty() || bytes + message.payload.len() <= bytes_max => {
-                    bytes += message.payload.len();
-                    messages.push(message);
-                }
-                other if !messages.is_empty() => {
-                    state.buffer.push_front(other);
-                    break;
-                }
-                Event::Message(_) => {}
-                Event::Revoked(partitions) => return Some(Ok(Fetched::Revoked(partitions))),
-                Event::Error(error) => return Some(Err(error)),
-            }
-        }
-        if messages.is_empty() {
-            return state.ended.then_some(Ok(Fetched::Closed));
-        }
-        state.bytes -= bytes;
-        drop(state);
-        self.shared.room.notify_one();
-        Some(Ok(Fetched::Messages(messages)))
     }
 }
 
@@ -189,20 +156,12 @@ impl QueueReader for KafkaReader {
     }
 
     fn commit(&mut self, next: &[Position]) -> Result<(), QueueError> {
-        let mut state = self.shared.state();
-        for position in next {
-            // What went to another reader is that one's to commit.
-            if state.assigned.contains(&position.partition) {
-                state.positions.insert(position.partition, position.offset);
-                state.is_dirty = true;
-            }
-        }
+        self.shared.state().commit(next);
         Ok(())
     }
 
     fn close(mut self: Box<Self>) -> BoxFuture<'static, Result<(), QueueError>> {
-        self.shared.state().closing = true;
-        self.shared.room.notify_one();
+        self.shared.close();
         Box::pin(async move {
             match &mut self.stage {
                 Stage::New(..) | Stage::Failed => Ok(()),
@@ -217,7 +176,6 @@ impl QueueReader for KafkaReader {
 
 impl Drop for KafkaReader {
     fn drop(&mut self) {
-        self.shared.state().closing = true;
-        self.shared.room.notify_one();
+        self.shared.close();
     }
 }

@@ -1,27 +1,31 @@
-//! The thread that polls: messages into the buffer, positions out of it, and the lag of one partition after the other.
+//! The thread that polls: messages into the buffer, positions out of it. It waits for nothing but messages and room.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
 
 use rdkafka::{
-    Message as _, Offset, TopicPartitionList,
+    ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
-    error::KafkaResult,
+    error::{KafkaError, KafkaResult},
 };
 use tokio::sync::oneshot;
 
-use super::{Event, Shared, State, lag::Lag, rebalance::Context};
+use super::{Shared, buffer::State, rebalance::Context, watch::Watch};
 use crate::queue::{
     Message, Position, QueueError,
     kafka::{config_error, from_kafka, payload, queue_error},
 };
 
-/// Bytes that wait for `next`; one message more may be in. Two reads of drain's usual size.
-const BUFFER_BYTES_MAX: usize = 16 << 20;
+/// Bytes that wait for `next`; a poll's batch more may be in. Four reads of drain's usual size.
+const BUFFER_BYTES_MAX: usize = 8 << 20;
+/// Bytes and messages that are brought into the buffer at a time: one lock for a hundred of the smallest messages, and no wait
+/// for drain while there is something to do.
+const BATCH_BYTES: usize = 256 << 10;
+const BATCH_MESSAGES: usize = 256;
 /// How long the buffer stays full before the partitions are paused. Pausing makes librdkafka throw away what it has read
 /// ahead, so it is not for every hiccup; rebalances wait so long at most.
 const PAUSE_AFTER: Duration = Duration::from_millis(500);
@@ -30,16 +34,29 @@ const POLL: Duration = Duration::from_millis(50);
 /// How often positions are committed: a restart reads at most so much again, beside what was under way.
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
 
+pub(super) type Client = BaseConsumer<Context>;
+
 pub(super) struct Poller {
-    pub(super) shared: Arc<Shared>,
-    pub(super) consumer: BaseConsumer<Context>,
-    pub(super) topic: String,
+    shared: Arc<Shared>,
+    config: ClientConfig,
+    consumer: Arc<Client>,
+    /// The epochs of our partitions, as of the client's rebalance with this number; none when they have to be asked for.
+    epochs: Option<(u64, BTreeMap<i32, u32>)>,
+    /// Read and not yet in the buffer.
+    batch: Vec<Message>,
+    /// The assignment that is paused, by its number.
+    paused: Option<u64>,
 }
 
 impl Poller {
+    pub(super) fn new(shared: Arc<Shared>, config: ClientConfig) -> Result<Self, QueueError> {
+        let consumer = connect(&shared, &config)?;
+        Ok(Self { shared, config, consumer, epochs: None, batch: Vec::new(), paused: None })
+    }
+
     /// Joins the group, on a thread of its own.
     pub(super) fn start(self) -> Result<oneshot::Receiver<Result<(), QueueError>>, QueueError> {
-        self.consumer.subscribe(&[&self.topic]).map_err(config_error)?;
+        self.consumer.subscribe(&[&self.shared.topic]).map_err(config_error)?;
         let (end, ended) = oneshot::channel();
         let run = move || {
             let shared = Arc::clone(&self.shared);
@@ -55,73 +72,158 @@ impl Poller {
     }
 
     /// Ends when the reader is closed, with the last positions committed.
-    fn run(self) -> Result<(), QueueError> {
-        // The assignment that is paused, by its number.
-        let mut paused = None;
+    fn run(mut self) -> Result<(), QueueError> {
+        let mut watch = Watch::start(&self.shared, &self.consumer, &self.config)?;
         let mut committed = Instant::now();
-        let mut lag = Lag::default();
         loop {
-            self.flow(&mut paused);
-            if self.shared.state().closing {
+            self.flow();
+            let (closing, verdict, pauses) = {
+                let mut state = self.shared.state();
+                (state.closing, state.verdict.take(), state.pauses())
+            };
+            if closing {
                 break;
             }
-            match self.consumer.poll(POLL) {
-                None => {}
-                Some(Ok(message)) => {
-                    let position = Position { partition: message.partition(), offset: message.offset() };
-                    let (payload, mut headers) = (payload(message.payload()), from_kafka(message.headers()));
-                    headers.appended_ms = message.timestamp().to_millis();
-                    let epoch = self.shared.state().epochs.get(&position.partition).copied().unwrap_or(0);
-                    self.shared.push(Event::Message(Message {
-                        position,
-                        epoch,
-                        payload,
-                        headers,
-                        dropped: Vec::new(),
-                    }));
-                }
-                Some(Err(error)) => match queue_error(&error, 0, 0) {
-                    QueueError::Failed(_) => self.shared.push(Event::Error(queue_error(&error, 0, 0))),
-                    // librdkafka tries again by itself.
-                    _ => tracing::warn!(%error, topic = self.topic, "reading from Kafka"),
-                },
+            if let Some(reason) = verdict {
+                self.replace(&reason)?;
+                watch = Watch::start(&self.shared, &self.consumer, &self.config)?;
             }
-            if committed.elapsed() >= COMMIT_EVERY {
+            self.read()?;
+            if committed.elapsed() >= COMMIT_EVERY * pauses {
                 committed = Instant::now();
                 self.commit(CommitMode::Async)?;
             }
-            lag.measure(&self);
         }
         let committed = self.commit(CommitMode::Sync);
-        // Dropping the consumer leaves the group.
+        // Nobody else holds the client after that, and dropping it leaves the group.
+        watch.end();
         drop(self.consumer);
         committed
     }
 
+    /// Reads what is there, a batch at most, and waits for a first message when there is nothing.
+    fn read(&mut self) -> Result<(), QueueError> {
+        let (mut bytes, mut timeout) = (0, POLL);
+        while bytes < BATCH_BYTES && self.batch.len() < BATCH_MESSAGES {
+            match self.consumer.poll(timeout) {
+                None => break,
+                Some(Ok(message)) => {
+                    let position = Position { partition: message.partition(), offset: message.offset() };
+                    // A rebalance may have been in this poll; what it brings is of the assignment after it.
+                    let rebalances = self.consumer.context().rebalances.load(Relaxed);
+                    let epochs = match self.epochs.take() {
+                        Some(epochs) if epochs.0 == rebalances => epochs,
+                        _ => (rebalances, self.shared.state().epochs()),
+                    };
+                    let epoch = self.epochs.insert(epochs).1.get(&position.partition).copied();
+                    let Some(epoch) = epoch else { continue };
+                    let (payload, mut headers) = (payload(message.payload()), from_kafka(message.headers()));
+                    headers.appended_ms = message.timestamp().to_millis();
+                    bytes += payload.len();
+                    self.batch.push(Message { position, epoch, payload, headers, dropped: Vec::new() });
+                    timeout = Duration::ZERO;
+                }
+                Some(Err(error)) => {
+                    self.bring();
+                    return self.fail(error);
+                }
+            }
+        }
+        self.bring();
+        Ok(())
+    }
+
+    fn bring(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let back = self.shared.state().push(&mut self.batch);
+        self.shared.ready.notify_one();
+        if !back.is_empty() {
+            self.epochs = None;
+            self.shared.alarm.notify_all();
+        }
+        for jump in back {
+            tracing::warn!(
+                topic = self.shared.topic,
+                partition = jump.partition,
+                from = jump.from,
+                to = jump.to,
+                "the offsets went back: the topic was made anew, or the partition has lost its end. Reading on from there"
+            );
+        }
+    }
+
+    fn fail(&mut self, error: KafkaError) -> Result<(), QueueError> {
+        if let KafkaError::MessageConsumptionFatal(code) = &error {
+            self.shared.state().verdict = Some(format!("librdkafka has given it up: {code}"));
+            return Ok(());
+        }
+        match queue_error(&error, 0, 0) {
+            failed @ QueueError::Failed(_) => {
+                self.shared.state().fail(failed);
+                self.shared.ready.notify_one();
+            }
+            // librdkafka tries again by itself.
+            _ => tracing::warn!(%error, topic = self.shared.topic, "reading from Kafka"),
+        }
+        Ok(())
+    }
+
+    /// Goes on with a new client. What the old one had is read again: its partitions are revoked, and not committed, because it
+    /// cannot say whether they still are ours.
+    fn replace(&mut self, reason: &str) -> Result<(), QueueError> {
+        tracing::error!(topic = self.shared.topic, reason, "the Kafka consumer does not work: going on with a new one");
+        self.shared.metrics.kafka_replaced("consumer");
+        let consumer = connect(&self.shared, &self.config)?;
+        let old = std::mem::replace(&mut self.consumer, consumer);
+        old.context().is_retired.store(true, Relaxed);
+        let partitions = {
+            let mut state = self.shared.state();
+            let partitions = state.partitions();
+            state.revoke(&partitions);
+            state.verdict = None;
+            state.is_paused = false;
+            partitions
+        };
+        partitions.iter().for_each(|&partition| self.shared.metrics.lag(partition, None));
+        self.shared.ready.notify_one();
+        self.paused = None;
+        self.epochs = None;
+        // Its end may take as long as it likes.
+        if let Err(error) = thread::Builder::new().name("logsink-kafka-end".into()).spawn(move || drop(old)) {
+            tracing::warn!(%error, "no thread for the end of the old Kafka client: it ended here");
+        }
+        self.consumer.subscribe(&[&self.shared.topic]).map_err(config_error)
+    }
+
     /// Holds back while the buffer is full: a moment by waiting, longer by pausing.
-    fn flow(&self, paused: &mut Option<u64>) {
+    fn flow(&mut self) {
         let mut state = self.shared.state();
-        if paused.is_some() {
-            if state.bytes <= BUFFER_BYTES_MAX / 2 {
-                *paused = None;
+        let rebalances = state.rebalances;
+        if self.paused.is_some() {
+            if state.bytes() <= BUFFER_BYTES_MAX / 2 {
+                self.paused = None;
+                state.is_paused = false;
                 drop(state);
                 self.with_assignment("resume", |partitions| self.consumer.resume(partitions));
-            } else if *paused != Some(state.rebalances) {
+            } else if self.paused != Some(rebalances) {
                 // Partitions that came while we were paused run.
-                *paused = Some(state.rebalances);
+                self.paused = Some(rebalances);
                 drop(state);
                 self.with_assignment("pause", |partitions| self.consumer.pause(partitions));
             }
             return;
         }
-        if state.bytes < BUFFER_BYTES_MAX {
+        if state.bytes() < BUFFER_BYTES_MAX {
             return;
         }
-        let is_full = |state: &mut State| state.bytes >= BUFFER_BYTES_MAX && !state.closing;
+        let is_full = |state: &mut State| state.bytes() >= BUFFER_BYTES_MAX && !state.closing;
         let waited = self.shared.room.wait_timeout_while(state, PAUSE_AFTER, is_full);
         (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if is_full(&mut state) {
-            *paused = Some(state.rebalances);
+            self.paused = Some(rebalances);
+            state.is_paused = true;
             drop(state);
             self.with_assignment("pause", |partitions| self.consumer.pause(partitions));
         }
@@ -130,32 +232,30 @@ impl Poller {
     fn with_assignment(&self, action: &str, act: impl FnOnce(&TopicPartitionList) -> KafkaResult<()>) {
         if let Err(error) = self.consumer.assignment().and_then(|partitions| act(&partitions)) {
             // A rebalance comes between: it is tried again after the next poll, or does not matter any more.
-            tracing::debug!(%error, topic = self.topic, "cannot {action} the partitions");
+            tracing::debug!(%error, topic = self.shared.topic, "cannot {action} the partitions");
         }
     }
 
     fn commit(&self, mode: CommitMode) -> Result<(), QueueError> {
-        let positions = {
-            let mut state = self.shared.state();
-            // The last commit is made anew: the one before it may have failed.
-            let is_wanted = state.is_dirty || matches!(mode, CommitMode::Sync);
-            if !is_wanted || state.positions.is_empty() {
-                return Ok(());
-            }
-            state.is_dirty = false;
-            positions(&self.topic, &state.positions)?
-        };
-        match self.consumer.commit(&positions, mode) {
+        let due = self.shared.state().due(matches!(mode, CommitMode::Sync));
+        if due.is_empty() {
+            return Ok(());
+        }
+        match self.consumer.commit(&positions(&self.shared.topic, &due)?, mode) {
             Ok(()) => Ok(()),
             // What is not committed is read again.
             Err(error) if matches!(mode, CommitMode::Async) => {
-                tracing::warn!(%error, topic = self.topic, "cannot commit the positions in Kafka");
-                self.shared.state().is_dirty = true;
+                tracing::warn!(%error, topic = self.shared.topic, "cannot commit the positions in Kafka");
+                self.shared.state().committed(false);
                 Ok(())
             }
             Err(error) => Err(QueueError::Unavailable(format!("cannot commit the last positions in Kafka: {error}"))),
         }
     }
+}
+
+fn connect(shared: &Arc<Shared>, config: &ClientConfig) -> Result<Arc<Client>, QueueError> {
+    config.create_with_context(Context::new(Arc::clone(shared))).map(Arc::new).map_err(config_error)
 }
 
 pub(super) fn positions(topic: &str, offsets: &BTreeMap<i32, i64>) -> Result<TopicPartitionList, QueueError> {

@@ -1,6 +1,9 @@
 //! Partitions that come and go.
 
-use std::{collections::BTreeMap, mem, sync::Arc};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
 
 use rdkafka::{
     ClientContext, TopicPartitionList,
@@ -9,11 +12,23 @@ use rdkafka::{
     error::{KafkaError, KafkaResult},
 };
 
-use super::{Event, Shared, poller::positions};
+use super::{Shared, poller::positions};
 use crate::queue::kafka::{Logged, config_error, log};
 
 /// What librdkafka calls back, on the thread that polls.
-pub(super) struct Context(pub(super) Arc<Shared>);
+pub(super) struct Context {
+    shared: Arc<Shared>,
+    /// Counts changes of the assignment.
+    pub(super) rebalances: AtomicU64,
+    /// Another client has taken the place of this one: what it still has to say is not about our partitions.
+    pub(super) is_retired: AtomicBool,
+}
+
+impl Context {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, rebalances: AtomicU64::new(0), is_retired: AtomicBool::new(false) }
+    }
+}
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -27,45 +42,35 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let mut state = self.0.state();
+        if self.is_retired.load(Relaxed) {
+            return;
+        }
+        self.rebalances.fetch_add(1, Relaxed);
         match rebalance {
             Rebalance::Assign(list) => {
-                for partition in list.elements().iter().map(|element| element.partition()) {
-                    *state.epochs.entry(partition).or_default() += 1;
-                    state.assigned.push(partition);
+                let partitions = numbers(list);
+                if !partitions.is_empty() {
+                    tracing::info!(topic = self.shared.topic, ?partitions, "partitions came");
                 }
-                state.rebalances += 1;
+                self.shared.state().assign(&partitions);
+                self.shared.alarm.notify_all();
             }
             Rebalance::Revoke(list) => {
-                let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
-                let revoked = |partition: &i32| partitions.contains(partition);
-                state.assigned.retain(|partition| !revoked(partition));
-                let (last, kept): (BTreeMap<_, _>, _) =
-                    mem::take(&mut state.positions).into_iter().partition(|(partition, _)| revoked(partition));
-                state.positions = kept;
-                state.rebalances += 1;
-                let buffer = mem::take(&mut state.buffer).into_iter();
-                state.buffer = buffer
-                    .filter(|event| !matches!(event, Event::Message(message) if revoked(&message.position.partition)))
-                    .collect();
-                let bytes = |event: &Event| match event {
-                    Event::Message(message) => message.payload.len(),
-                    Event::Revoked(_) | Event::Error(_) => 0,
-                };
-                state.bytes = state.buffer.iter().map(bytes).sum();
-                drop(state);
-                if let (Some(element), false) = (list.elements().first(), last.is_empty()) {
+                let partitions = numbers(list);
+                let last = self.shared.state().revoke(&partitions);
+                if !last.is_empty() {
                     // The next reader begins where this one ended; when it fails, it reads a little again.
                     let commit = |list| consumer.commit(&list, CommitMode::Async).map_err(config_error);
-                    if let Err(error) = positions(element.topic(), &last).and_then(commit) {
+                    if let Err(error) = positions(&self.shared.topic, &last).and_then(commit) {
                         tracing::warn!(%error, "cannot commit the positions of partitions that go to another reader");
                     }
                 }
                 for partition in &partitions {
-                    self.0.metrics.lag(*partition, None);
+                    self.shared.metrics.lag(*partition, None);
                 }
                 if !partitions.is_empty() {
-                    self.0.push(Event::Revoked(partitions));
+                    tracing::info!(topic = self.shared.topic, ?partitions, "partitions went");
+                    self.shared.ready.notify_one();
                 }
             }
             Rebalance::Error(error) => tracing::warn!(%error, "a rebalance in Kafka failed"),
@@ -73,9 +78,17 @@ impl ConsumerContext for Context {
     }
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if self.is_retired.load(Relaxed) {
+            return;
+        }
+        self.shared.state().committed(result.is_ok());
         if let Err(error) = result {
-            // The positions are kept and committed again with the next ones, and at the end.
+            // The positions are kept and committed again soon, and at the end.
             tracing::warn!(%error, "Kafka refused a commit of positions");
         }
     }
+}
+
+fn numbers(list: &TopicPartitionList) -> Vec<i32> {
+    list.elements().iter().map(|element| element.partition()).collect()
 }
