@@ -8,6 +8,7 @@
 
 mod cluster;
 mod data;
+mod limits;
 mod listen;
 mod rules;
 mod standalone;
@@ -230,6 +231,7 @@ fn ingest_options(config: &Config) -> ingest::Options {
     ingest::Options {
         request_bytes_max: config.ingest.request_bytes_max.as_usize(),
         pending_bytes_max: config.ingest.pending_bytes_max.as_usize(),
+        allowances: limits::allowances(&config.ingest.limits),
         ..ingest::Options::default()
     }
 }

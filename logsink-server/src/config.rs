@@ -5,6 +5,7 @@
 //! configuration file.
 
 mod elasticsearch;
+mod ingest;
 pub mod kafka;
 pub mod load;
 pub mod units;
@@ -21,7 +22,11 @@ use logsink::ConfigError;
 use serde::Deserialize;
 
 use self::units::{Address, Bytes, Span};
-pub use self::{elasticsearch::Elasticsearch, kafka::Kafka};
+pub use self::{
+    elasticsearch::Elasticsearch,
+    ingest::{Ingest, IngestLimits, ServiceLimits},
+    kafka::Kafka,
+};
 
 /// The port of OTLP over gRPC, as registered for OpenTelemetry.
 pub const PORT_GRPC: u16 = 4317;
@@ -110,16 +115,6 @@ pub struct Tls {
     pub client_ca: Option<PathBuf>,
 }
 
-/// `[ingest]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Ingest {
-    /// The largest request, after decompression. Default: 16 MiB: four times what a client sends by default.
-    pub request_bytes_max: Bytes,
-    /// Bytes of requests under way at a time; more are answered "try again". Default: 256 MiB.
-    pub pending_bytes_max: Bytes,
-}
-
 /// `[queue]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -163,12 +158,6 @@ pub struct Rules {
 pub struct Etcd {
     /// URLs of the members.
     pub endpoints: Vec<String>,
-}
-
-impl Default for Ingest {
-    fn default() -> Self {
-        Self { request_bytes_max: Bytes::mib(16), pending_bytes_max: Bytes::mib(256) }
-    }
 }
 
 impl Default for Queue {

@@ -3,11 +3,16 @@
 //! An [`Ack`] promises that every record of the request is durable in the queue. Anything else is an [`IngestError`], which
 //! says whether the sender should try again; nothing of the request has been taken then, or, when the queue failed half-way,
 //! it may have been: a sender that repeats a batch with its sequence number doubles nothing.
-//! When more is under way than [`Options::pending_bytes_max`], or the queue is full, the sender is told to try again.
+//! When more is under way than [`Options::pending_bytes_max`], a service has its share of that or is over its rate, or the
+//! queue is full, the sender is told to try again, and when.
 
 pub mod grpc;
 pub mod http;
 pub(crate) mod json;
+mod rate;
+mod receive;
+mod services;
+mod share;
 mod status;
 
 use std::{
@@ -20,6 +25,14 @@ use bytes::Bytes;
 use logsink::transport::header;
 use tokio::sync::Semaphore;
 
+pub use self::{
+    rate::Rate,
+    services::{Allowance, Allowances},
+};
+use self::{
+    receive::Room,
+    services::{Services, TurnedAway},
+};
 use crate::{
     metrics::{Metrics, Refusal},
     otlp::{self, Limits, WireFault},
@@ -31,23 +44,27 @@ use crate::{
 pub struct Options {
     /// Bytes of one request, decompressed.
     pub request_bytes_max: usize,
-    /// Bytes of all requests under way, from the last byte's arrival to the queue's answer.
+    /// Bytes of all requests under way, from before they are read to the queue's answer.
     pub pending_bytes_max: usize,
-    /// How long the body of a request over HTTP may take to arrive.
+    /// How long the body of a request may take to arrive.
     pub body_timeout: Duration,
     /// What a request may hold.
     pub limits: Limits,
+    /// What each service may send.
+    pub allowances: Allowances,
 }
 
 impl Default for Options {
-    /// Requests of 16 MiB, four times what gRPC clients send by default; 256 MiB under way; 30 s for a body, which is a
-    /// megabyte at 300 kbit/s: a sender that is slower, or silent, holds memory for nothing.
+    /// Requests of 16 MiB, four times what gRPC clients send by default; 32 MiB under way, which is half a million records a
+    /// second while the queue takes a tenth of one; 30 s for a body, which is a megabyte at 300 kbit/s: a sender that is
+    /// slower, or silent, holds room for nothing.
     fn default() -> Self {
         Self {
             request_bytes_max: 16 << 20,
-            pending_bytes_max: 256 << 20,
+            pending_bytes_max: 32 << 20,
             body_timeout: Duration::from_secs(30),
             limits: Limits::default(),
+            allowances: Allowances::default(),
         }
     }
 }
@@ -56,8 +73,8 @@ impl Default for Options {
 /// dozen names and numbers.
 const HEADER_BYTES_MAX: usize = 4_096;
 
-/// Bodies decompressed or read from JSON at a time: more than cores that could be busy with them. Each may take 16 MiB, and
-/// some times that as JSON, before it counts as under way.
+/// Large bodies decompressed, and bodies read from JSON, at a time: more than cores that could be busy with them. As JSON each
+/// takes some times its bytes while it is read.
 const DECODES_MAX: usize = 16;
 
 /// The request is durable in the queue.
@@ -76,6 +93,9 @@ pub enum IngestError {
     /// The body's compression is not known, or the body is not compressed in that way.
     #[error("{0}")]
     Encoding(String),
+    /// A compression of gRPC's that is not known here.
+    #[error("{0}")]
+    UnknownEncoding(&'static str),
     /// The body is neither protobuf nor JSON.
     #[error("{0}")]
     MediaType(String),
@@ -91,6 +111,18 @@ pub enum IngestError {
     /// More is under way than the server takes at a time.
     #[error("too many requests are under way")]
     Overload,
+    /// The service is over its rate.
+    #[error("this service is over its rate: come again in {} ms", wait.as_millis())]
+    Rate {
+        /// When the next request may be taken.
+        wait: Duration,
+    },
+    /// The service has its share of what is under way.
+    #[error("this service has its share of all requests under way: come again in {} ms", wait.as_millis())]
+    Share {
+        /// When some of them have ended.
+        wait: Duration,
+    },
     /// The body did not arrive in time.
     #[error("the request's body took too long to arrive")]
     TooSlow,
@@ -108,16 +140,29 @@ pub struct Ingest {
     options: Options,
     metrics: Arc<Metrics>,
     /// A permit for each byte under way.
-    pending: Semaphore,
+    pending: Arc<Semaphore>,
     /// A permit for each body that is being decoded.
     decoding: Semaphore,
+    services: Services,
 }
 
 impl Ingest {
     /// The way into this queue.
     pub fn new(queue: Arc<dyn QueueWriter>, options: Options, metrics: Arc<Metrics>) -> Arc<Self> {
-        let pending = Semaphore::new(options.pending_bytes_max.min(Semaphore::MAX_PERMITS));
-        Arc::new(Self { queue, options, metrics, pending, decoding: Semaphore::new(DECODES_MAX) })
+        let pending = Arc::new(Semaphore::new(options.pending_bytes_max.min(Semaphore::MAX_PERMITS)));
+        let services =
+            Services::new(options.allowances.clone(), options.pending_bytes_max as u64, Arc::clone(&metrics));
+        let (free, bytes_max) = (Arc::clone(&pending), options.pending_bytes_max as i64);
+        metrics.ask_before_showing(move |metrics| {
+            metrics.ingest_pending_bytes.set(bytes_max - free.available_permits() as i64);
+            metrics.ingest_pending_bytes_max.set(bytes_max);
+        });
+        Arc::new(Self { queue, options, metrics, pending, decoding: Semaphore::new(DECODES_MAX), services })
+    }
+
+    /// Room for a request, of which nothing has been read.
+    fn room(&self) -> Room {
+        Room::new(&self.pending)
     }
 
     /// Takes one `ExportLogsServiceRequest`, protobuf, decompressed. A request without records is taken at once.
@@ -125,9 +170,18 @@ impl Ingest {
     /// # Errors
     /// When the request is wrong, or cannot be taken at the moment.
     pub async fn accept(&self, payload: Bytes, headers: Headers) -> Result<Ack, IngestError> {
+        let mut room = self.room();
+        match room.grow(payload.len()) {
+            Ok(()) => self.accept_received(payload, headers, room).await,
+            Err(error) => Err(self.refuse(error)),
+        }
+    }
+
+    /// The same for a request that holds its room.
+    async fn accept_received(&self, payload: Bytes, headers: Headers, _room: Room) -> Result<Ack, IngestError> {
         let started = Instant::now();
         self.metrics.ingest_requests.inc();
-        let answer = self.take(payload, headers).await;
+        let answer = self.take(payload, headers, started).await;
         self.metrics.ingest_seconds.observe(started.elapsed().as_secs_f64());
         if let Err(error) = &answer {
             self.metrics.refused(error.refusal());
@@ -142,24 +196,27 @@ impl Ingest {
         error
     }
 
-    async fn take(&self, payload: Bytes, headers: Headers) -> Result<Ack, IngestError> {
+    async fn take(&self, payload: Bytes, headers: Headers, now: Instant) -> Result<Ack, IngestError> {
         let bytes = payload.len();
         if bytes > self.options.request_bytes_max {
             return Err(IngestError::TooLarge { bytes_max: self.options.request_bytes_max });
         }
-        let permits = u32::try_from(bytes).map_err(|_| IngestError::TooLarge { bytes_max: u32::MAX as usize })?;
-        let _pending = self.pending.try_acquire_many(permits).map_err(|_| IngestError::Overload)?;
         let summary = otlp::check(&payload, &self.options.limits).map_err(|error| match error.fault {
             WireFault::OverLimit { .. } | WireFault::TooDeep => IngestError::Limit(error.to_string()),
             _ => IngestError::Malformed(error.to_string()),
         })?;
         let records = summary.records;
         if records > 0 {
+            let admitted = self.services.admit(summary.service, records, bytes, now)?;
             let service = summary.service.to_owned();
-            if let Err(error) = self.queue.append(Batch { payload, records, service, headers }).await {
+            let appending = Instant::now();
+            let appended = self.queue.append(Batch { payload, records, service, headers }).await;
+            self.metrics.queue_append_seconds.observe(appending.elapsed().as_secs_f64());
+            if let Err(error) = appended {
                 self.metrics.queue_failed.inc();
                 return Err(error.into());
             }
+            admitted.taken();
             self.metrics.queue_appended.inc();
             self.metrics.queue_bytes.inc_by(bytes as u64);
         }
@@ -172,20 +229,39 @@ impl Ingest {
 impl IngestError {
     /// Whether the same request may be taken later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Overload | Self::TooSlow | Self::QueueUnavailable(_) | Self::QueueFailed(_))
+        matches!(
+            self,
+            Self::Overload
+                | Self::Rate { .. }
+                | Self::Share { .. }
+                | Self::TooSlow
+                | Self::QueueUnavailable(_)
+                | Self::QueueFailed(_)
+        )
     }
 
     fn refusal(&self) -> Refusal {
         match self {
             Self::Malformed(_) => Refusal::Malformed,
-            Self::Encoding(_) => Refusal::Encoding,
+            Self::Encoding(_) | Self::UnknownEncoding(_) => Refusal::Encoding,
             Self::MediaType(_) => Refusal::MediaType,
             Self::Limit(_) => Refusal::Limit,
             Self::TooLarge { .. } => Refusal::TooLarge,
             Self::Overload => Refusal::Overload,
+            Self::Rate { .. } => Refusal::Rate,
+            Self::Share { .. } => Refusal::Share,
             Self::TooSlow => Refusal::TooSlow,
             Self::QueueUnavailable(_) => Refusal::QueueUnavailable,
             Self::QueueFailed(_) => Refusal::QueueFailed,
+        }
+    }
+}
+
+impl From<TurnedAway> for IngestError {
+    fn from(why: TurnedAway) -> Self {
+        match why {
+            TurnedAway::Rate(wait) => Self::Rate { wait },
+            TurnedAway::Share(wait) => Self::Share { wait },
         }
     }
 }

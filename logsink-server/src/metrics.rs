@@ -7,6 +7,7 @@
 mod labels;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -22,13 +23,23 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-pub use self::labels::{Partition, Reason, Refusal, Refused, Rule};
+pub use self::labels::{Partition, Reason, Refusal, Refused, Rule, Service};
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Seconds, from what an in-memory answer takes to what a client waits at most.
 const SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+/// Services that have figures of their own: what a page can show and a time-series database bears. Further ones are counted
+/// together.
+const SERVICES_MAX: usize = 100;
+
+/// The longest name of a service in a label, in characters.
+const SERVICE_CHARS_MAX: usize = 64;
+
+/// What services without figures of their own are called.
+const OTHER_SERVICES: &str = "(other)";
 
 type Source = Box<dyn Fn(&Metrics) + Send + Sync>;
 
@@ -37,6 +48,8 @@ pub struct Metrics {
     registry: Registry,
     /// Steps that count by themselves and bring their numbers when they are asked for.
     sources: Mutex<Vec<Source>>,
+    /// Services with figures of their own.
+    services: Mutex<BTreeSet<String>>,
 
     // === ingest ===
     /// Export requests that came in, whatever became of them.
@@ -49,6 +62,16 @@ pub struct Metrics {
     pub ingest_refused: Family<Refused, Counter>,
     /// From a request's last byte to its answer.
     pub ingest_seconds: Histogram,
+    /// Bytes of requests under way, reserved before they are read.
+    pub ingest_pending_bytes: Gauge,
+    /// What may be under way.
+    pub ingest_pending_bytes_max: Gauge,
+    /// Records acknowledged, by service; see [`Metrics::service_counters`].
+    pub ingest_service_records: Family<Service, Counter>,
+    /// Bytes of the acknowledged requests, by service.
+    pub ingest_service_bytes: Family<Service, Counter>,
+    /// Requests refused since the service was over its rate or had its share, by service.
+    pub ingest_service_refused: Family<Service, Counter>,
 
     // === queue ===
     /// Requests appended to the queue.
@@ -57,6 +80,8 @@ pub struct Metrics {
     pub queue_bytes: Counter,
     /// Appends that failed.
     pub queue_failed: Counter,
+    /// From an append's begin to the queue's answer.
+    pub queue_append_seconds: Histogram,
     /// Bytes that the queue holds on disk; only the disk log knows.
     pub queue_disk_bytes: Gauge,
     /// Messages that the disk damaged or that were deleted before they were read.
@@ -134,6 +159,17 @@ pub struct Metrics {
     pub rules_subscribers: Gauge,
 }
 
+/// The counters of one service, to be kept beside what is known of it.
+#[derive(Debug, Clone)]
+pub struct ServiceCounters {
+    /// See [`Metrics::ingest_service_records`].
+    pub records: Counter,
+    /// See [`Metrics::ingest_service_bytes`].
+    pub bytes: Counter,
+    /// See [`Metrics::ingest_service_refused`].
+    pub refused: Counter,
+}
+
 impl Metrics {
     /// All counters at zero.
     pub fn new() -> Arc<Self> {
@@ -145,9 +181,15 @@ impl Metrics {
             ingest_bytes: counter(r, "ingest_bytes", "Bytes of the acknowledged requests, decompressed"),
             ingest_refused: family(r, "ingest_refused", "Export requests refused, by reason"),
             ingest_seconds: seconds(r, "ingest_duration", "From a request's last byte to its answer"),
+            ingest_pending_bytes: gauge(r, "ingest_pending_bytes", "Bytes of requests under way"),
+            ingest_pending_bytes_max: gauge(r, "ingest_pending_bytes_max", "Bytes of requests that may be under way"),
+            ingest_service_records: family(r, "ingest_service_records", "Records acknowledged, by service"),
+            ingest_service_bytes: family(r, "ingest_service_bytes", "Bytes of the acknowledged requests, by service"),
+            ingest_service_refused: family(r, "ingest_service_refused", "Requests over a service's rate or share"),
             queue_appended: counter(r, "queue_appended", "Requests appended to the queue"),
             queue_bytes: counter(r, "queue_appended_bytes", "Bytes appended to the queue"),
             queue_failed: counter(r, "queue_failed", "Appends that failed"),
+            queue_append_seconds: seconds(r, "queue_append_duration", "From an append's begin to the queue's answer"),
             queue_disk_bytes: gauge(r, "queue_disk_bytes", "Bytes that the disk log holds"),
             queue_lost: counter(r, "queue_lost", "Messages damaged on disk, or deleted from the queue unread"),
             queue_replaced: family(r, "queue_clients_replaced", "Kafka clients that were replaced, by what they were"),
@@ -182,6 +224,7 @@ impl Metrics {
             rules_subscribers: gauge(r, "rules_subscribers", "Instances subscribed to rules"),
             registry: Registry::default(),
             sources: Mutex::default(),
+            services: Mutex::default(),
         };
         Arc::new(Self { registry: std::mem::take(r), ..metrics })
     }
@@ -220,6 +263,20 @@ impl Metrics {
         let label = Rule { rule: rule.to_owned() };
         self.rule_matched.get_or_create(&label).inc_by(matched);
         self.rule_dropped.get_or_create(&label).inc_by(dropped);
+    }
+
+    /// The counters of a service that sends; those of all further ones for none, and beyond [`SERVICES_MAX`].
+    pub fn service_counters(&self, name: Option<&str>) -> ServiceCounters {
+        let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+        let own = name.map(|name| name.chars().take(SERVICE_CHARS_MAX).map(clean).collect::<String>());
+        let mut shown = self.services.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = own.filter(|name| shown.contains(name) || shown.len() < SERVICES_MAX && shown.insert(name.clone()));
+        let label = Service { service: own.unwrap_or_else(|| OTHER_SERVICES.to_owned()) };
+        ServiceCounters {
+            records: self.ingest_service_records.get_or_create_owned(&label),
+            bytes: self.ingest_service_bytes.get_or_create_owned(&label),
+            refused: self.ingest_service_refused.get_or_create_owned(&label),
+        }
     }
 
     /// Has `source` set its counters each time before they are shown: for numbers that a step keeps anyway.

@@ -49,6 +49,9 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("tls.client_ca", Kind::Text),
     ("ingest.request_bytes_max", Kind::Text),
     ("ingest.pending_bytes_max", Kind::Text),
+    ("ingest.limits.records_per_second", Kind::Int),
+    ("ingest.limits.bytes_per_second", Kind::Text),
+    ("ingest.limits.burst", Kind::Text),
     ("queue.disk_bytes_max", Kind::Text),
     ("drain.pending_bytes_max", Kind::Text),
     ("drain.concurrency", Kind::Int),
@@ -187,17 +190,15 @@ fn overlay(table: &mut Table, setting: &str, kind: Kind, text: &str) -> Result<(
             Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
         }
     };
-    match setting.split_once('.') {
-        None => {
-            table.insert(setting.to_owned(), value);
-        }
-        Some((section, key)) => {
-            let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
-            // The file was read as Config before, so a section is a table.
-            let Value::Table(section) = section else { return Err("its section is not a table".into()) };
-            section.insert(key.to_owned(), value);
-        }
+    let (sections, key) = setting.rsplit_once('.').unwrap_or(("", setting));
+    let mut section = &mut *table;
+    for name in sections.split('.').filter(|name| !name.is_empty()) {
+        let inner = section.entry(name).or_insert_with(|| Value::Table(Table::new()));
+        // The file was read as Config before, so a section is a table.
+        let Value::Table(inner) = inner else { return Err("its section is not a table".into()) };
+        section = inner;
     }
+    section.insert(key.to_owned(), value);
     read(table).map(drop)
 }
 
@@ -265,6 +266,7 @@ mod tests {
             ("LOGSINK_SERVER_LISTEN_HTTP", "127.0.0.1:3"),
             ("LOGSINK_SERVER_KAFKA_BROKERS", "a:1, b:2"),
             ("LOGSINK_SERVER_INSECURE", "true"),
+            ("LOGSINK_SERVER_INGEST_LIMITS_RECORDS_PER_SECOND", "7"),
             ("LOGSINK_ENDPOINT", "belongs to the library"),
             ("LOGSINK_SERVER_URL", "belongs to the commands"),
         ]);
@@ -274,6 +276,7 @@ mod tests {
         assert_eq!(config.listen_http().port(), 3);
         assert_eq!(config.kafka.unwrap().brokers, ["a:1", "b:2"]);
         assert!(config.insecure);
+        assert_eq!(config.ingest.limits.records_per_second, Some(7));
     }
 
     #[test]
@@ -316,7 +319,8 @@ mod tests {
                 (_, Kind::Bool) => "true",
                 (_, Kind::Int) => "3",
                 (setting, _) if setting.ends_with("bytes_max") || *setting == "retention.bytes" => "64MiB",
-                (&"stop_timeout" | &"retention.age", _) => "1h",
+                (&"stop_timeout" | &"retention.age" | &"ingest.limits.burst", _) => "1h",
+                (&"ingest.limits.bytes_per_second", _) => "64MiB",
                 (setting, _) if setting.starts_with("listen") => "127.0.0.1:9",
                 _ => "text",
             };

@@ -88,6 +88,7 @@ impl Config {
         ensure(request <= Bytes::mib(512), "ingest.request_bytes_max", || {
             format!("{request} is more than a request may have: write 512MiB at most")
         })?;
+        self.ingest.limits.validate()?;
         ensure(self.queue.disk_bytes_max >= Bytes::mib(128), "queue.disk_bytes_max", || {
             format!(
                 "{} is too little for the events that wait for their block: write 128MiB at least",
@@ -178,6 +179,12 @@ mod tests {
                 "[drain]\npending_bytes_max='1MiB'",
                 "drain.pending_bytes_max: 1MiB is less than ingest.request_bytes_max",
             ),
+            ("[ingest.limits]\nrecords_per_second=0", "ingest.limits.records_per_second: 0 would take nothing"),
+            (
+                "[ingest.limits.services.a]\nbytes_per_second=0",
+                "ingest.limits.services.a.bytes_per_second: 0 would take nothing",
+            ),
+            ("[ingest.limits]\nburst='0s'", "ingest.limits.burst: 0 would take nothing"),
             ("[queue]\ndisk_bytes_max='64MiB'", "queue.disk_bytes_max: 64MiB is too little"),
             (
                 "[ingest]\nrequest_bytes_max='32MiB'",

@@ -1,32 +1,40 @@
 //! OTLP over gRPC: `opentelemetry.proto.collector.logs.v1.LogsService/Export`.
 //!
-//! The codec hands the request's bytes through: nothing is decoded. gzip and zstd are taken, within the request's limit.
+//! A call is one message in and one, empty, out, so the frames are read here instead of through a codec: room for a message
+//! is reserved before it is read, one that comes in one piece is not copied, and any other is copied once. gzip and zstd are
+//! taken, within the request's limit.
 
 use std::{
     convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    future::ready,
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use bytes::{Buf, Bytes};
-use http::{HeaderValue, Request, Response};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Full};
 use prost::Message;
+use tokio::time::timeout;
 use tonic::{
-    Code,
+    Code, Status,
     body::Body,
-    codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EnabledCompressionEncodings, EncodeBuf, Encoder},
     codegen::{BoxFuture, Service},
-    server::{Grpc, NamedService, UnaryService},
+    server::NamedService,
 };
 
-use super::{Ingest, headers, status};
-use crate::{metrics::Refusal, queue::Headers};
+use super::{
+    Ack, Ingest, IngestError, headers,
+    receive::{Compression, Format, Frames, Room, decode},
+    status,
+};
 
 const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
-const GRPC_STATUS: &str = "grpc-status";
+const ENCODING: &str = "grpc-encoding";
+const ENCODINGS_TAKEN: (&str, HeaderValue) = ("grpc-accept-encoding", HeaderValue::from_static("identity,gzip,zstd"));
+
+/// An `ExportLogsServiceResponse` without partial success, framed: not compressed, no bytes.
+const DONE: Bytes = Bytes::from_static(&[0; 5]);
 
 /// The logs service, to be added to a gRPC server.
 pub fn service(ingest: Arc<Ingest>) -> LogsService {
@@ -56,105 +64,67 @@ impl Service<Request<Body>> for LogsService {
         let ingest = Arc::clone(&self.ingest);
         Box::pin(async move {
             if request.uri().path() != EXPORT {
-                return Ok(tonic::Status::unimplemented("the logs service has one method: Export").into_http());
+                return Ok(Status::unimplemented("the logs service has one method: Export").into_http());
             }
-            let mut encodings = EnabledCompressionEncodings::default();
-            encodings.enable(CompressionEncoding::Gzip);
-            encodings.enable(CompressionEncoding::Zstd);
-            // The limit holds before and after decompression.
-            let bytes_max = Some(ingest.options.request_bytes_max);
-            let mut grpc = Grpc::new(Raw)
-                .apply_compression_config(encodings, EnabledCompressionEncodings::default())
-                .apply_max_message_size_config(bytes_max, None);
-            let is_payload = Arc::new(AtomicBool::new(false));
-            let export = Export {
-                ingest: Arc::clone(&ingest),
-                headers: headers(request.headers()),
-                is_payload: Arc::clone(&is_payload),
-            };
-            let mut response = grpc.unary(export, request).await;
-            if is_payload.load(Ordering::Relaxed) {
-                return Ok(response);
-            }
-            // The request did not become a payload: tonic has refused it.
-            let code =
-                response.headers().get(GRPC_STATUS).map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes()));
-            ingest.metrics.ingest_requests.inc();
-            ingest.metrics.refused(match code {
-                Code::OutOfRange | Code::ResourceExhausted => Refusal::TooLarge,
-                Code::Unimplemented => Refusal::Encoding,
-                _ => Refusal::Malformed,
-            });
-            // Its answer to a message over the limit, which OTLP senders take for a reason to try again.
-            if code == Code::OutOfRange {
-                response.headers_mut().insert(GRPC_STATUS, HeaderValue::from(Code::ResourceExhausted as i32));
-            }
-            Ok(response)
+            let (head, body) = request.into_parts();
+            Ok(match export(&ingest, &head.headers, body).await {
+                Ok(_) => done(),
+                Err(error) => refusal(&error),
+            })
         })
     }
 }
 
-/// One call.
-struct Export {
-    ingest: Arc<Ingest>,
-    headers: Headers,
-    /// Set when the request was read and decompressed.
-    is_payload: Arc<AtomicBool>,
-}
-
-impl UnaryService<Bytes> for Export {
-    type Response = ();
-    type Future = BoxFuture<tonic::Response<()>, tonic::Status>;
-
-    fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
-        self.is_payload.store(true, Ordering::Relaxed);
-        let ingest = Arc::clone(&self.ingest);
-        let headers = std::mem::take(&mut self.headers);
-        Box::pin(async move {
-            match ingest.accept(request.into_inner(), headers).await {
-                Ok(_) => Ok(tonic::Response::new(())),
-                Err(error) => {
-                    let details = status::Status::of(&error).encode_to_vec();
-                    Err(tonic::Status::with_details(status::code(&error), error.to_string(), details.into()))
-                }
-            }
-        })
+async fn export(ingest: &Ingest, map: &HeaderMap, body: Body) -> Result<Ack, IngestError> {
+    let mut room = ingest.room();
+    match payload(ingest, map, body, &mut room).await {
+        Ok(payload) => ingest.accept_received(payload, headers(map), room).await,
+        Err(error) => Err(ingest.refuse(error)),
     }
 }
 
-/// Requests as bytes; the answer, an `ExportLogsServiceResponse` without partial success, is empty.
-#[derive(Debug, Clone, Copy)]
-struct Raw;
+/// The request in protobuf.
+async fn payload(ingest: &Ingest, map: &HeaderMap, body: Body, room: &mut Room) -> Result<Bytes, IngestError> {
+    let encoding = encoding(map)?;
+    let mut frames = Frames(body);
+    let message = timeout(ingest.options.body_timeout, frames.grpc_message(ingest, room)).await;
+    let (compressed, message) = message.map_err(|_| IngestError::TooSlow)??;
+    let compression = match (compressed, encoding) {
+        (0, _) => None,
+        (1, Some(compression)) => Some(compression),
+        (1, None) => {
+            return Err(IngestError::Malformed("the message is compressed and grpc-encoding does not say how".into()));
+        }
+        _ => return Err(IngestError::Malformed("the message's flag is neither 0 nor 1".into())),
+    };
+    decode(ingest, message, compression, Format::Protobuf, room).await
+}
 
-impl Codec for Raw {
-    type Encode = ();
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
+fn encoding(map: &HeaderMap) -> Result<Option<Compression>, IngestError> {
+    match map.get(ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok(None),
+        Some(b"gzip") => Ok(Some(Compression::Gzip)),
+        Some(b"zstd") => Ok(Some(Compression::Zstd)),
+        Some(_) => Err(IngestError::UnknownEncoding("grpc-encoding is not identity, gzip or zstd")),
     }
 }
 
-impl Encoder for Raw {
-    type Item = ();
-    type Error = tonic::Status;
-
-    fn encode(&mut self, (): (), _: &mut EncodeBuf<'_>) -> Result<(), tonic::Status> {
-        Ok(())
-    }
+fn done() -> Response<Body> {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
+    let mut response = Response::new(Body::new(Full::new(DONE).with_trailers(ready(Some(Ok(trailers))))));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
 }
 
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = tonic::Status;
-
-    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, tonic::Status> {
-        Ok(Some(bytes.copy_to_bytes(bytes.remaining())))
+fn refusal(error: &IngestError) -> Response<Body> {
+    let details = status::Status::of(error).encode_to_vec();
+    let code = status::code(error);
+    let mut response = Status::with_details(code, error.to_string(), details.into()).into_http();
+    if code == Code::Unimplemented {
+        // A sender that reads this sends the same again in a way that is taken.
+        let (name, encodings) = ENCODINGS_TAKEN;
+        response.headers_mut().insert(name, encodings);
     }
+    response
 }

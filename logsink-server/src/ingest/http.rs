@@ -1,10 +1,10 @@
 //! OTLP over HTTP: `POST /v1/logs`, protobuf and JSON; identity, gzip and zstd.
 
-use std::{io::Read, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::Body,
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -14,31 +14,26 @@ use bytes::Bytes;
 use prost::Message;
 use tokio::time::timeout;
 
-use super::{Ack, Ingest, IngestError, headers, json, status};
+use super::{
+    Ack, Ingest, IngestError, headers,
+    receive::{Compression, Format, Frames, Room, decode},
+    status,
+};
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-/// The largest window of a zstd body, as a power of two: 8 MiB, what RFC 9659 lets a sender use over HTTP. A body can ask for
-/// 2 GiB otherwise, whatever it decompresses to.
-const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// The route of the OTLP door.
 pub fn router(ingest: Arc<Ingest>) -> Router {
     Router::new().route("/v1/logs", post(export)).with_state(ingest)
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Protobuf,
-    Json,
-}
-
 async fn export(State(ingest): State<Arc<Ingest>>, map: HeaderMap, body: Body) -> Response {
     // The answer speaks the request's language; JSON when there is none that we know.
     let format = format(&map);
-    let answer = match payload(&ingest, format.clone(), &map, body).await {
-        Ok(payload) => ingest.accept(payload, headers(&map)).await,
+    let mut room = ingest.room();
+    let answer = match payload(&ingest, format.clone(), &map, body, &mut room).await {
+        Ok(payload) => ingest.accept_received(payload, headers(&map), room).await,
         Err(error) => Err(ingest.refuse(error)),
     };
     respond(format.unwrap_or(Format::Json), answer)
@@ -61,71 +56,23 @@ async fn payload(
     format: Result<Format, IngestError>,
     headers: &HeaderMap,
     body: Body,
+    room: &mut Room,
 ) -> Result<Bytes, IngestError> {
     let format = format?;
     let compression = compression(headers)?;
-    let bytes_max = ingest.options.request_bytes_max;
-    let body =
-        timeout(ingest.options.body_timeout, to_bytes(body, bytes_max)).await.map_err(|_| IngestError::TooSlow)?;
-    let body = body.map_err(|error| {
-        let mut cause: Option<&dyn std::error::Error> = Some(&error);
-        while let Some(error) = cause {
-            if error.is::<http_body_util::LengthLimitError>() {
-                return IngestError::TooLarge { bytes_max };
-            }
-            cause = error.source();
-        }
-        IngestError::Malformed("the body ended early".into())
-    })?;
-    if compression == Compression::None && format == Format::Protobuf {
-        return Ok(body);
-    }
-    let decode = move || {
-        let body = decompress(body, compression, bytes_max)?;
-        match format {
-            Format::Protobuf => Ok(body),
-            Format::Json => json::to_protobuf(&body).map(Bytes::from).map_err(IngestError::Malformed),
-        }
-    };
-    // Off the threads that other requests wait for. The semaphore is never closed.
-    let _turn = ingest.decoding.acquire().await;
-    tokio::task::spawn_blocking(decode).await.unwrap_or_else(|error| Err(IngestError::QueueFailed(error.to_string())))
+    let len = headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok());
+    let body = timeout(ingest.options.body_timeout, Frames(body).body(len, ingest, room)).await;
+    decode(ingest, body.map_err(|_| IngestError::TooSlow)??, compression, format, room).await
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Compression {
-    None,
-    Gzip,
-    Zstd,
-}
-
-fn compression(headers: &HeaderMap) -> Result<Compression, IngestError> {
+fn compression(headers: &HeaderMap) -> Result<Option<Compression>, IngestError> {
     let value = headers.get(header::CONTENT_ENCODING).map_or(Ok(""), HeaderValue::to_str).unwrap_or("?");
     match value.trim().to_ascii_lowercase().as_str() {
-        "" | "identity" => Ok(Compression::None),
-        "gzip" => Ok(Compression::Gzip),
-        "zstd" => Ok(Compression::Zstd),
+        "" | "identity" => Ok(None),
+        "gzip" => Ok(Some(Compression::Gzip)),
+        "zstd" => Ok(Some(Compression::Zstd)),
         _ => Err(IngestError::Encoding("the content encoding is not identity, gzip or zstd".into())),
     }
-}
-
-fn decompress(body: Bytes, compression: Compression, bytes_max: usize) -> Result<Bytes, IngestError> {
-    let broken = |name| IngestError::Encoding(format!("the body is not {name}"));
-    let mut out = Vec::new();
-    match compression {
-        Compression::None => return Ok(body),
-        Compression::Gzip => {
-            let decoder = flate2::read::MultiGzDecoder::new(&*body);
-            decoder.take(bytes_max as u64 + 1).read_to_end(&mut out).map_err(|_| broken("gzip"))?;
-        }
-        Compression::Zstd => {
-            let mut decoder = zstd::Decoder::new(&*body).map_err(|_| broken("zstd"))?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(|_| broken("zstd"))?;
-            let read = decoder.take(bytes_max as u64 + 1).read_to_end(&mut out);
-            read.map_err(|_| broken("zstd with a window of 8 MiB at most"))?;
-        }
-    }
-    if out.len() > bytes_max { Err(IngestError::TooLarge { bytes_max }) } else { Ok(out.into()) }
 }
 
 fn respond(format: Format, answer: Result<Ack, IngestError>) -> Response {
@@ -141,8 +88,8 @@ fn respond(format: Format, answer: Result<Ack, IngestError>) -> Response {
     };
     let content_type = if format == Format::Protobuf { PROTOBUF } else { JSON };
     let mut response = (code, [(header::CONTENT_TYPE, content_type)], body).into_response();
-    if answer.is_err_and(|error| error.is_retryable()) {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(status::RETRY_AFTER_SECONDS));
+    if let Some(wait) = answer.err().and_then(|error| error.retry_after()) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(status::seconds_up(wait)));
     }
     response
 }
@@ -151,9 +98,11 @@ fn respond(format: Format, answer: Result<Ack, IngestError>) -> Response {
 fn http_status(error: &IngestError) -> StatusCode {
     match error {
         IngestError::Malformed(_) | IngestError::Limit(_) => StatusCode::BAD_REQUEST,
-        IngestError::Encoding(_) | IngestError::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        IngestError::Encoding(_) | IngestError::UnknownEncoding(_) | IngestError::MediaType(_) => {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
+        }
         IngestError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        IngestError::Overload => StatusCode::TOO_MANY_REQUESTS,
+        IngestError::Overload | IngestError::Rate { .. } | IngestError::Share { .. } => StatusCode::TOO_MANY_REQUESTS,
         IngestError::QueueUnavailable(_) | IngestError::QueueFailed(_) | IngestError::TooSlow => {
             StatusCode::SERVICE_UNAVAILABLE
         }

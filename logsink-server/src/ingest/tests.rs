@@ -2,7 +2,10 @@
 
 use std::{io::Write, sync::Mutex};
 
-use axum::{body::Body, http::Request};
+use axum::{
+    body::{Body, HttpBody},
+    http::Request,
+};
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
     logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
@@ -92,6 +95,21 @@ impl Door {
         let headers = collected.trailers().cloned().unwrap_or(parts.headers);
         let status = tonic::Status::from_header_map(&headers);
         (status.as_ref().map_or(-1, |status| status.code() as i32), status)
+    }
+
+    /// The status of a call with this body.
+    async fn call_with<B>(&self, body: B) -> i32
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<tonic::codegen::StdError>,
+    {
+        let request = Request::post("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
+        let request = request.body(tonic::body::Body::new(body)).unwrap();
+        let response = grpc::service(Arc::clone(&self.ingest)).call(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let collected = http_body_util::BodyExt::collect(body).await.unwrap();
+        let headers = collected.trailers().cloned().unwrap_or(parts.headers);
+        tonic::Status::from_header_map(&headers).map_or(-1, |status| status.code() as i32)
     }
 
     fn refused(&self, reason: Refusal) -> u64 {
@@ -196,6 +214,108 @@ async fn more_than_the_server_takes_at_a_time_is_told_to_try_again() {
     assert_eq!(error, IngestError::Overload);
     ingest.accept(payload(1).into(), Headers::default()).await.unwrap();
     ingest.accept(payload(1).into(), Headers::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_service_over_its_rate_is_told_when_to_come_again() {
+    let mut door = door(1 << 20);
+    let each = Allowance { records: Some(Rate { per_second: 10, burst: Duration::from_secs(1) }), bytes: None };
+    let options = Options { allowances: Allowances { each, ..Default::default() }, ..Options::default() };
+    door.ingest = Ingest::new(door.memory.clone(), options, door.metrics.clone());
+    assert_eq!(door.call(None, &payload(35)).await.0, 0, "a batch larger than the burst");
+    let (code, status) = door.call(None, &payload(1)).await;
+    assert_eq!(code, tonic::Code::ResourceExhausted as i32);
+    let status = status.unwrap();
+    assert!(status.message().starts_with("this service is over its rate: come again in 2"), "{}", status.message());
+    let details = status::Status::decode(status.details()).unwrap();
+    assert_eq!(details.details[0].type_url, "type.googleapis.com/google.rpc.RetryInfo");
+    assert_eq!(details.details[0].value[2..4], [8, 2], "two seconds and a bit");
+    let (code, headers, _) = door.post("application/x-protobuf", "identity", payload(1)).await;
+    assert_eq!((code, &headers["retry-after"]), (429, &"3".parse().unwrap()));
+    assert_eq!(door.refused(Refusal::Rate), 2);
+    let shown = door.metrics.encode();
+    assert!(shown.contains("logsink_ingest_service_refused_total{service=\"\"} 2"), "{shown}");
+    assert!(shown.contains("logsink_ingest_service_records_total{service=\"\"} 35"), "{shown}");
+}
+
+#[tokio::test]
+async fn no_more_is_read_than_there_is_room_for() {
+    let mut door = door(1 << 20);
+    let options = Options { request_bytes_max: 1_000, pending_bytes_max: 1_000, ..Options::default() };
+    door.ingest = Ingest::new(door.memory.clone(), options, door.metrics.clone());
+    let message = payload(5);
+    // Says how long it is, and sends nothing of it.
+    let (begun, silent) = (vec![0, 0, 0, 3, 0x84], futures_util::stream::pending());
+    let begun = futures_util::stream::once(async { Ok::<_, std::io::Error>(Bytes::from(begun)) });
+    let body = Body::from_stream(futures_util::StreamExt::chain(begun, silent));
+    let request = Request::post("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
+    let request = request.body(tonic::body::Body::new(body)).unwrap();
+    let mut service = grpc::service(Arc::clone(&door.ingest));
+    let held = tokio::spawn(async move { service.call(request).await });
+    while door.ingest.pending.available_permits() == 1_000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(door.call(None, &message).await.0, tonic::Code::Unavailable as i32);
+    assert_eq!(door.refused(Refusal::Overload), 1);
+    held.abort();
+    assert!(held.await.unwrap_err().is_cancelled());
+    assert_eq!(door.call(None, &message).await.0, 0, "its room is given back");
+    assert_eq!(door.ingest.pending.available_permits(), 1_000);
+}
+
+#[tokio::test]
+async fn a_grpc_message_may_come_in_any_pieces() {
+    let door = door(1 << 20);
+    let sent = payload(3);
+    let mut framed = vec![0];
+    framed.extend_from_slice(&(sent.len() as u32).to_be_bytes());
+    framed.extend_from_slice(&sent);
+    for size in [1, 2, 5, 7, 100, framed.len()] {
+        let pieces: Vec<_> = framed.chunks(size).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        let body = Body::from_stream(futures_util::stream::iter::<Vec<std::io::Result<_>>>(pieces));
+        assert_eq!(door.call_with(body).await, 0, "{size}");
+    }
+    assert!(door.memory.batches.lock().unwrap().iter().all(|batch| batch.payload == sent));
+    let whole = |bytes: &[u8]| http_body_util::Full::new(Bytes::copy_from_slice(bytes));
+    let wrong = tonic::Code::InvalidArgument as i32;
+    assert_eq!(door.call_with(whole(&framed[..3])).await, wrong, "half a prefix");
+    assert_eq!(door.call_with(whole(&framed[..50])).await, wrong, "half a message");
+    assert_eq!(door.call_with(whole(&[&framed[..], &framed[..]].concat())).await, wrong, "two messages");
+    assert_eq!(door.call_with(whole(&[&[7], &framed[1..]].concat())).await, wrong, "an unknown flag");
+    assert_eq!(door.call_with(whole(&[&[1], &framed[1..]].concat())).await, wrong, "compressed, and nobody knows how");
+    assert_eq!(door.call(Some("br"), &sent).await.0, tonic::Code::Unimplemented as i32);
+}
+
+#[tokio::test]
+async fn large_bodies_are_decompressed_elsewhere_and_bombs_nowhere() {
+    let door = door(4 << 20);
+    // 2.2 MB: too much where it arrived, though its compressed form is small; and one that is large compressed too.
+    let (smooth, rough) = (payload(20_000), {
+        let mut random = fastrand::Rng::with_seed(1);
+        let texts = (0..8_000).map(|_| (0..40).map(|_| random.alphanumeric()).collect::<String>());
+        let log_records = texts.map(|severity_text| LogRecord { severity_text, ..LogRecord::default() }).collect();
+        let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
+        ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }] }
+            .encode_to_vec()
+    });
+    for sent in [smooth, rough] {
+        assert_eq!(door.call(Some("gzip"), &gzip(&sent)).await.0, 0);
+        assert_eq!(door.call(Some("zstd"), &zstd::encode_all(&*sent, 1).unwrap()).await.0, 0);
+        let known = zstd::bulk::compress(&sent, 1).unwrap();
+        assert_eq!(door.post("application/x-protobuf", "zstd", known.clone()).await.0, 200, "its length is known");
+        // Two frames are one body.
+        let (one, two) = sent.split_at(sent.len() / 2);
+        let frames = [zstd::bulk::compress(one, 1).unwrap(), zstd::bulk::compress(two, 1).unwrap()].concat();
+        assert_eq!(door.post("application/x-protobuf", "zstd", frames).await.0, 200);
+        let batches = std::mem::take(&mut *door.memory.batches.lock().unwrap());
+        assert!(batches.len() == 4 && batches.iter().all(|batch| batch.payload == sent));
+    }
+    let bomb = vec![0; 64 << 20];
+    let (code, ..) = door.post("application/x-protobuf", "gzip", gzip(&bomb)).await;
+    assert_eq!(code, 413);
+    assert_eq!(door.post("application/x-protobuf", "zstd", zstd::encode_all(&*bomb, 1).unwrap()).await.0, 413);
+    assert_eq!(door.post("application/x-protobuf", "zstd", zstd::bulk::compress(&bomb, 1).unwrap()).await.0, 413);
+    assert_eq!(door.ingest.pending.available_permits(), Options::default().pending_bytes_max);
 }
 
 #[tokio::test]

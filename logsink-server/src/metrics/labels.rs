@@ -24,6 +24,10 @@ pub enum Refusal {
     QueueFailed,
     /// More under way than the server takes at a time; the sender is told to try again.
     Overload,
+    /// The service is over its rate; the sender is told when to try again.
+    Rate,
+    /// The service has its share of what is under way; the sender is told when to try again.
+    Share,
     /// The body did not arrive in time; the sender is told to try again.
     TooSlow,
 }
@@ -40,6 +44,8 @@ impl Refusal {
             Self::QueueUnavailable => "queue_unavailable",
             Self::QueueFailed => "queue_failed",
             Self::Overload => "overload",
+            Self::Rate => "rate_limit",
+            Self::Share => "fair_share",
             Self::TooSlow => "too_slow",
         }
     }
@@ -77,4 +83,11 @@ pub struct Partition {
 pub struct Rule {
     /// Its name, as its document has it: as many as people have written. Rules of one name are counted together.
     pub rule: String,
+}
+
+/// The label of what is counted for each service that sends.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Service {
+    /// Its name, cut and without control characters; of the first so many services only, `(other)` for all further ones.
+    pub service: String,
 }
