@@ -38,7 +38,7 @@ use crate::{
     index::{IndexReader, IndexWriter},
     ingest::{self, Ingest},
     metrics::Metrics,
-    queue::{QueueReader, QueueWriter},
+    queue::{QueueReader, QueueWriter, kafka::KafkaOptions},
     sift::Sift,
     ui,
 };
@@ -72,6 +72,17 @@ pub struct App {
     control: Arc<Control>,
     health: Arc<Health>,
     stop_timeout: Duration,
+}
+
+/// The queue's Kafka, for commands that go to it as the server would.
+///
+/// # Errors
+/// When no Kafka is configured.
+pub fn kafka_options(config: &Config) -> Result<KafkaOptions, Error> {
+    let kafka = config.kafka.as_ref();
+    let kafka = kafka
+        .ok_or_else(|| Error::Usage("this configuration has no [kafka]: name the server's with --config".into()))?;
+    Ok(cluster::kafka_options(kafka, config))
 }
 
 /// Reads the TLS files as a start would, and opens nothing.

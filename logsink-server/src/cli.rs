@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod client;
+pub mod dead_letters;
 pub mod query;
 pub mod rules;
 pub mod serve;
@@ -33,6 +34,7 @@ const EXAMPLES: &str = r#"Examples:
   logsink-server --config /etc/logsink/server.toml  run as the file says
   logsink-server check --config server.toml         is the file right?
   logsink-server query 'level>=warn service=checkout "connection refused"' --from -1h
+  logsink-server dead-letters list                  what did no index take, and why?
   logsink-server rules put rules.toml               change the rules of every connected process
 
   curl http://127.0.0.1:4318/v1/logs -H 'content-type: application/json' -d '
@@ -49,6 +51,8 @@ enum Command {
     Query(query::QueryArgs),
     /// Read, check and change the rules
     Rules(rules::RulesArgs),
+    /// Look at the records that no index took, send them again, remove them
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Check the configuration and say what would run
     Check(check::CheckArgs),
 }
@@ -62,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Rules(args) => {
             block_on(async { rules::run(args).await.map_err(|error| Error::Failed(format!("{error:#}"))) })
         }
+        Command::DeadLetters(args) => dead_letters::run(args),
         Command::Check(args) => check::run(&args),
     };
     match result {

@@ -287,7 +287,8 @@ fn headers(map: &HeaderMap) -> Headers {
         sequence: text(header::SEQUENCE).and_then(|sequence| sequence.parse().ok()),
         rules: text(header::RULES),
         lost: text(header::LOST),
-        appended_ms: None,
+        first: text(header::FIRST).and_then(|first| first.parse().ok()).unwrap_or(0),
+        ..Headers::default()
     }
 }
 

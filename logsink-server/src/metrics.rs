@@ -86,6 +86,10 @@ pub struct Metrics {
     pub queue_disk_bytes: Gauge,
     /// Messages that the disk damaged or that were deleted before they were read.
     pub queue_lost: Counter,
+    /// Requests that were too large for one message and were split.
+    pub queue_split: Counter,
+    /// Records that were too large for a message by themselves and were truncated.
+    pub queue_truncated: Counter,
     /// Kafka clients that did not work any more and were replaced.
     pub queue_replaced: Family<Reason, Counter>,
 
@@ -192,6 +196,8 @@ impl Metrics {
             queue_append_seconds: seconds(r, "queue_append_duration", "From an append's begin to the queue's answer"),
             queue_disk_bytes: gauge(r, "queue_disk_bytes", "Bytes that the disk log holds"),
             queue_lost: counter(r, "queue_lost", "Messages damaged on disk, or deleted from the queue unread"),
+            queue_split: counter(r, "queue_split", "Requests too large for one message, which were split"),
+            queue_truncated: counter(r, "queue_truncated", "Records too large for a message, which were truncated"),
             queue_replaced: family(r, "queue_clients_replaced", "Kafka clients that were replaced, by what they were"),
             drain_messages: counter(r, "drain_messages", "Messages read from the queue"),
             drain_records: counter(r, "drain_records", "Records that the index is done with"),

@@ -3,8 +3,10 @@
 //! Two implementations: [`kafka`] (cluster) and [`disk`] (standalone). A writer's `Ok` means durable: Kafka answered with
 //! acks=all, or the disk log was fsynced.
 
+pub mod dead;
 pub mod disk;
 pub mod kafka;
+pub(crate) mod split;
 
 use std::{future::Future, pin::Pin};
 
@@ -22,6 +24,10 @@ pub struct Headers {
     pub rules: Option<String>,
     /// The sender's loss counters.
     pub lost: Option<String>,
+    /// The index of the message's first record in the sender's batch: not 0 where the batch was too large for one message.
+    pub first: u32,
+    /// What else stood beside a message in Kafka, such as another producer's `traceparent`: kept for dead letters.
+    pub others: Vec<(String, Bytes)>,
     /// When the queue took the message, Unix milliseconds; set by the queue (in Kafka it is the message's timestamp). It is
     /// the time of records that bring none: the same however often the message is read.
     pub appended_ms: Option<i64>,

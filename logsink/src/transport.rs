@@ -98,6 +98,15 @@ pub mod header {
     pub const RULES: &str = "logsink-rules";
     /// The sender's loss counters since its start, `reason=count` separated by commas.
     pub const LOST: &str = "logsink-lost";
+    /// The index of the message's first record in the sender's batch, decimal: of a batch that a server had to split. Without
+    /// it, 0.
+    pub const FIRST: &str = "logsink-first";
+}
+
+/// Cuts an encoded `LogRecord`, with its field's key and length before it, to `bytes_max` bytes: the longest texts first, each
+/// marked, and the size that it had in `logsink.truncated.original_bytes`. None when what cannot be cut is larger.
+pub fn shrink_record(framed: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
+    crate::encode::shrink::shrink(framed, bytes_max).map(|shrunk| shrunk.record)
 }
 
 /// A sink's answer to a batch that it took.

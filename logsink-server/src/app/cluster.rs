@@ -25,7 +25,7 @@ pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, 
     // index, for searches and for the drain
     if let Some(elastic) = config.elasticsearch.as_ref().filter(|_| drain.is_some() || config.has(Role::Query)) {
         let dead: Arc<dyn DeadLetters> = match drain {
-            Some((options, _)) => Arc::new(KafkaDeadLetters::connect(options)?),
+            Some((options, _)) => Arc::new(KafkaDeadLetters::connect(options, metrics.clone())?),
             None => Arc::new(NoDrain),
         };
         let options = elasticsearch_options(elastic, kafka.as_ref().map(|(options, _)| options.topic.clone()));
@@ -39,12 +39,12 @@ pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, 
     }
     // ingest → queue
     if let Some((options, _)) = kafka.as_ref().filter(|_| config.has(Role::Ingest)) {
-        steps.queue_writer = Some(Arc::new(KafkaWriter::connect(options)?));
+        steps.queue_writer = Some(Arc::new(KafkaWriter::connect(options, metrics.clone())?));
     }
     Ok(steps)
 }
 
-fn kafka_options(kafka: &config::Kafka, config: &Config) -> KafkaOptions {
+pub(super) fn kafka_options(kafka: &config::Kafka, config: &Config) -> KafkaOptions {
     let defaults = KafkaOptions::default();
     KafkaOptions {
         brokers: kafka.brokers.clone(),

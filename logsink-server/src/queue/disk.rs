@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use super::{Batch, BoxFuture, Fetched, Message, Position, QueueError, QueueReader, QueueWriter};
 use crate::metrics::Metrics;
 
-pub use dead::{DiskDeadLetters, DiskDeadLettersOptions};
+pub use dead::{DiskDeadArchive, DiskDeadLetters, DiskDeadLettersOptions};
 
 /// The log's only partition.
 pub const PARTITION: i32 = 0;

@@ -3,6 +3,7 @@
 
 mod dead;
 mod probe;
+mod producer;
 mod reader;
 mod writer;
 
@@ -24,7 +25,7 @@ use rdkafka::{
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
-pub use dead::KafkaDeadLetters;
+pub use dead::{KafkaDeadArchive, KafkaDeadLetters};
 pub use reader::KafkaReader;
 pub use writer::KafkaWriter;
 
@@ -145,6 +146,8 @@ impl Topic {
 #[derive(Debug, Clone, Copy)]
 struct Logged;
 
+impl rdkafka::consumer::ConsumerContext for Logged {}
+
 impl ClientContext for Logged {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
@@ -191,32 +194,42 @@ fn queue_error(error: &KafkaError, bytes: usize, bytes_max: usize) -> QueueError
 }
 
 fn to_kafka(headers: &Headers) -> OwnedHeaders {
-    let sequence = headers.sequence.map(|sequence| sequence.to_string());
+    let (sequence, first) = (headers.sequence.map(|sequence| sequence.to_string()), headers.first.to_string());
     let all = [
-        (header::INSTANCE, &headers.instance),
-        (header::SEQUENCE, &sequence),
-        (header::RULES, &headers.rules),
-        (header::LOST, &headers.lost),
+        (header::INSTANCE, headers.instance.as_deref()),
+        (header::SEQUENCE, sequence.as_deref()),
+        (header::RULES, headers.rules.as_deref()),
+        (header::LOST, headers.lost.as_deref()),
+        (header::FIRST, (headers.first > 0).then_some(first.as_str())),
     ];
-    all.into_iter().fold(OwnedHeaders::new_with_capacity(all.len()), |kafka, (key, value)| match value {
-        Some(value) => kafka.insert(Header { key, value: Some(value) }),
-        None => kafka,
-    })
+    let own = all.into_iter().filter_map(|(key, value)| Some((key, value?.as_bytes())));
+    let others = headers.others.iter().map(|(key, value)| (key.as_str(), value.as_ref()));
+    let kafka = OwnedHeaders::new_with_capacity(all.len() + headers.others.len());
+    own.chain(others).fold(kafka, |kafka, (key, value)| kafka.insert(Header { key, value: Some(value) }))
 }
 
-/// Headers that are not ours, or not text, are passed over.
+/// How many bytes of others' headers are kept of a message: tracing and routing take some hundred.
+const OTHERS_BYTES_MAX: usize = 8 << 10;
+
+/// Headers of ours that are not text are passed over. Those of others are kept, up to [`OTHERS_BYTES_MAX`].
 fn from_kafka(headers: Option<&impl rdkafka::message::Headers>) -> Headers {
     let mut own = Headers::default();
+    let mut bytes = 0;
     for kafka in headers.into_iter().flat_map(|headers| headers.iter()) {
-        let text = || String::from_utf8(kafka.value?.to_vec()).ok();
+        let text = || kafka.value.and_then(|value| std::str::from_utf8(value).ok());
         match kafka.key {
-            header::INSTANCE => own.instance = text(),
-            header::SEQUENCE => {
-                own.sequence = kafka.value.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+            header::INSTANCE => own.instance = text().map(str::to_owned),
+            header::SEQUENCE => own.sequence = text().and_then(|sequence| sequence.parse().ok()),
+            header::RULES => own.rules = text().map(str::to_owned),
+            header::LOST => own.lost = text().map(str::to_owned),
+            header::FIRST => own.first = text().and_then(|first| first.parse().ok()).unwrap_or(0),
+            key => {
+                let value = kafka.value.unwrap_or_default();
+                bytes += key.len() + value.len();
+                if bytes <= OTHERS_BYTES_MAX {
+                    own.others.push((key.to_owned(), Bytes::copy_from_slice(value)));
+                }
             }
-            header::RULES => own.rules = text(),
-            header::LOST => own.lost = text(),
-            _ => {}
         }
     }
     own

@@ -10,6 +10,7 @@
 
 mod limit;
 mod settings;
+mod topic_id;
 mod trouble;
 
 use std::{
@@ -40,6 +41,7 @@ use crate::{
     queue,
     voice::diagnostics,
 };
+pub use topic_id::topic_id;
 use trouble::Word;
 
 /// How long the poll thread sleeps when there is nothing to report; also how late it notices the end.

@@ -116,6 +116,8 @@ struct Writer<'a> {
     flavor: Flavor,
     /// What the ids of a message's records begin with, escaped.
     id: Vec<u8>,
+    /// The index of the message's first record in the sender's batch.
+    first: u32,
     resource: Resource<'a>,
     scope: Scope<'a>,
     clock: time::Clock,
@@ -127,6 +129,7 @@ impl<'a> Writer<'a> {
         Self {
             flavor,
             id: Vec::new(),
+            first: 0,
             resource: Resource::default(),
             scope: Scope::default(),
             clock: time::Clock::default(),
@@ -144,8 +147,13 @@ impl<'a> Writer<'a> {
             (Some(instance), Some(sequence)) if instance.len() <= INSTANCE_BYTES_MAX => {
                 format!("{instance}:{sequence:016x}:")
             }
-            _ => format!("{origin:016x}/{:08x}/{:016x}/", message.position.partition, message.position.offset),
+            _ => {
+                // A topic that is made anew begins at offset 0 again: its messages are told from the old ones by their time.
+                let origin = origin ^ message.headers.appended_ns();
+                format!("{:08x}/{:016x}/{origin:016x}/", message.position.partition, message.position.offset)
+            }
         };
+        self.first = message.headers.first;
         self.id.clear();
         json::escaped(&mut self.id, &id);
     }
@@ -154,6 +162,7 @@ impl<'a> Writer<'a> {
     fn id(&self, out: &mut Vec<u8>, index: u32) {
         out.push(b'"');
         out.extend_from_slice(&self.id);
+        let index = self.first.saturating_add(index);
         // Six digits, and more for who sends more.
         let [high, rest @ ..] = index.to_be_bytes();
         if high != 0 {

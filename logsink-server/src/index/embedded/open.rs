@@ -60,7 +60,7 @@ impl Message {
     /// A message without records to store: a batch sent twice, or a dead letter. It takes its place among the others so that
     /// the log is not let go of before a manifest knows of it.
     pub(super) fn nothing(message: &queue::Message, now_ns: i64) -> Self {
-        let queue::Headers { instance, sequence: _, rules, lost, appended_ms: _ } = &message.headers;
+        let queue::Headers { instance, rules, lost, .. } = &message.headers;
         let headers = [instance, rules, lost].into_iter().flatten().map(String::len).sum::<usize>();
         Self {
             offset: message.position.offset,

@@ -4,6 +4,8 @@
 //! that held before is gone, with a line in the server's log. Letters are rare: a stream of them is a mistake that someone
 //! has to see, not a load to be fast for.
 
+mod archive;
+
 use std::{
     fs::File,
     io::{self, Write},
@@ -13,10 +15,17 @@ use std::{
 
 use serde::Serialize;
 
+pub use archive::DiskDeadArchive;
+
 use crate::{
     otlp::AnyView,
-    queue::{BoxFuture, DeadLetters, Headers, Message, Position, QueueError},
+    queue::{BoxFuture, DeadLetters, Headers, Message, Position, QueueError, split},
 };
+
+/// The file that is written.
+const CURRENT: &str = "dead-letters.jsonl";
+/// The one before it.
+const PREVIOUS: &str = "dead-letters.1.jsonl";
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +42,8 @@ impl Default for DiskDeadLettersOptions {
 }
 
 /// Dead letters in a directory. Each line is an object: `time`, `partition`, `offset`, `record` (absent for a whole message),
-/// `reason`, `instance` and `sequence` (when known) and `bytes` (base64 of the `LogRecord` or of the message).
+/// `reason`, `instance`, `sequence`, `rules` and `appended_ms` (when known) and `bytes`: in base64 the message, or a request with
+/// the one record, its resource and scope.
 #[derive(Debug)]
 pub struct DiskDeadLetters {
     file: Arc<Mutex<Letters>>,
@@ -60,6 +70,10 @@ struct Line<'a> {
     instance: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sequence: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rules: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    appended_ms: Option<i64>,
     bytes: AnyView<'a>,
 }
 
@@ -71,11 +85,11 @@ impl DiskDeadLetters {
     pub fn open(dir: &Path, options: DiskDeadLettersOptions) -> Result<Self, QueueError> {
         let open = || {
             std::fs::create_dir_all(dir)?;
-            let current = dir.join("dead-letters.jsonl");
+            let current = dir.join(CURRENT);
             let file = File::options().create(true).append(true).open(&current)?;
             File::open(dir)?.sync_all()?;
             let bytes = file.metadata()?.len();
-            let previous = dir.join("dead-letters.1.jsonl");
+            let previous = dir.join(PREVIOUS);
             Ok(Letters { current, previous, file, bytes, bytes_max: options.bytes_max })
         };
         let letters = open().map_err(|error: io::Error| {
@@ -94,7 +108,9 @@ impl DeadLetters for DiskDeadLetters {
         bytes: &[u8],
     ) -> BoxFuture<'_, Result<(), QueueError>> {
         let Position { partition, offset } = message.position;
-        let Headers { instance, sequence, .. } = &message.headers;
+        let Headers { instance, sequence, rules, appended_ms, .. } = &message.headers;
+        let request = record.and_then(|record| split::one(&message.payload, record));
+        let bytes = request.as_deref().unwrap_or(bytes);
         let line = serde_json::to_vec(&Line {
             time: jiff::Timestamp::now().to_string(),
             partition,
@@ -103,6 +119,8 @@ impl DeadLetters for DiskDeadLetters {
             reason,
             instance: instance.as_deref(),
             sequence: *sequence,
+            rules: rules.as_deref(),
+            appended_ms: *appended_ms,
             bytes: AnyView::Bytes(bytes),
         });
         let letters = Arc::clone(&self.file);
@@ -130,12 +148,14 @@ impl Letters {
             self.file = File::options().create(true).append(true).open(&self.current)?;
             self.bytes = 0;
         }
+        // A person may have emptied it.
+        let before = self.file.metadata()?.len();
         // A line that was cut by a full disk must not take the next one with it.
         if let Err(error) = self.file.write_all(line).and_then(|()| self.file.sync_data()) {
-            self.file.set_len(self.bytes)?;
+            self.file.set_len(before)?;
             return Err(error);
         }
-        self.bytes += line.len() as u64;
+        self.bytes = before + line.len() as u64;
         Ok(())
     }
 }

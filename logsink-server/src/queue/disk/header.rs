@@ -79,7 +79,7 @@ mod tests {
             (rules, lost, appended_ms) in any::<(Option<String>, Option<String>, Option<i64>)>(),
             payload in any::<Vec<u8>>(),
         ) {
-            let headers = Headers { instance, sequence, rules, lost, appended_ms };
+            let headers = Headers { instance, sequence, rules, lost, appended_ms, ..Headers::default() };
             let mut frame = encode(&headers);
             frame.extend_from_slice(&payload);
             prop_assert_eq!(decode(frame.into()), Some((headers, payload.clone().into())));

@@ -125,6 +125,18 @@ impl KafkaReader {
         self.shared.state().bytes()
     }
 
+    /// Whether brokers have told which topic of this name it is.
+    #[cfg(all(test, feature = "real-servers"))]
+    pub(super) fn knows_topic(&self) -> bool {
+        self.shared.state().topic_id.is_some()
+    }
+
+    /// The client stops fetching, as if of itself.
+    #[cfg(all(test, feature = "real-servers"))]
+    pub(super) fn stall(&self) {
+        self.shared.state().stall = true;
+    }
+
     async fn fetch(&mut self, bytes_max: usize) -> Result<Fetched, QueueError> {
         if let Stage::New(new) = &self.stage {
             while let Err(error) = new.0.ready().await {

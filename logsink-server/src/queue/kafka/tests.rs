@@ -1,12 +1,20 @@
-//! What needs no broker, or only librdkafka's own mock of one (`mock`); the rest is in `broker`, for `make test`, which has
-//! a real one.
+//! What needs no broker, or only librdkafka's own mock of one (`mock`); the rest is for `make test`, which has a real one.
 
 #[cfg(feature = "real-servers")]
 mod broker;
+#[cfg(feature = "real-servers")]
+mod large;
+#[cfg(feature = "real-servers")]
+mod letters;
 mod mock;
+#[cfg(feature = "real-servers")]
+mod offsets;
 
 use super::*;
-use crate::queue::{Batch, QueueWriter};
+use crate::{
+    metrics::Metrics,
+    queue::{Batch, QueueWriter},
+};
 
 fn batch(index: u64) -> Batch {
     let instance = format!("instance-{}", index % 16);
@@ -21,17 +29,28 @@ fn batch(index: u64) -> Batch {
 #[tokio::test]
 async fn brokers_that_are_away_are_unavailable() {
     let options = KafkaOptions { brokers: vec!["127.0.0.1:1".into()], ..KafkaOptions::default() };
-    let error = KafkaWriter::connect(&options).unwrap().append(batch(0)).await.unwrap_err();
+    let error = KafkaWriter::connect(&options, Metrics::new()).unwrap().append(batch(0)).await.unwrap_err();
     assert!(matches!(error, QueueError::Unavailable(_)), "{error:?}");
 }
 
 #[test]
-fn headers_of_others_are_passed_over() {
-    let headers = Headers { instance: Some("i".into()), rules: Some("r".into()), ..Headers::default() };
-    let kafka = to_kafka(&headers)
-        .insert(Header { key: "traceparent", value: Some("00-1") })
-        .insert(Header { key: header::SEQUENCE, value: Some("not a number") })
-        .insert(Header { key: header::LOST, value: Some(b"\xff".as_slice()) });
-    assert_eq!(from_kafka(Some(&kafka)), headers);
+fn headers_come_back_with_those_of_others() {
+    let headers = Headers {
+        instance: Some("i".into()),
+        sequence: Some(9),
+        rules: Some("r".into()),
+        first: 300,
+        others: vec![("traceparent".into(), Bytes::from_static(b"00-1"))],
+        ..Headers::default()
+    };
+    assert_eq!(from_kafka(Some(&to_kafka(&headers))), headers);
     assert_eq!(from_kafka(None::<&OwnedHeaders>), Headers::default());
+    let bad = OwnedHeaders::new()
+        .insert(Header { key: header::SEQUENCE, value: Some("not a number") })
+        .insert(Header { key: header::FIRST, value: Some("-1") })
+        .insert(Header { key: header::LOST, value: Some(b"\xff".as_slice()) });
+    assert_eq!(from_kafka(Some(&bad)), Headers::default(), "ours, but not as they should be");
+    let many =
+        (0..10).fold(OwnedHeaders::new(), |many, _| many.insert(Header { key: "big", value: Some(&[0; 2_000]) }));
+    assert_eq!(from_kafka(Some(&many)).others.len(), 4, "a bound on what is kept");
 }

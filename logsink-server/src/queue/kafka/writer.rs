@@ -1,40 +1,41 @@
-//! The writing end: idempotent, answered when all in-sync replicas have the message.
+//! The writing end: answered when all in-sync replicas have the batch.
 //!
-//! librdkafka gives a producer up for good when it cannot promise idempotence any more, such as after the brokers have lost
-//! what they knew of it. It is replaced then: senders repeat what was not acknowledged, and the index knows repeats.
+//! A batch that is larger than the topic's messages may be is split between its records. The parts keep the sender's instance and
+//! sequence, and each says which record of the batch is its first (`logsink-first`): a record has the same id however often the
+//! batch is sent, and wherever it is cut. A record that no message can hold is truncated or becomes a dead letter, as the
+//! settings say.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+use super::{
+    KafkaDeadLetters, KafkaOptions,
+    producer::{Producer, Sent},
+    to_kafka,
+};
+use crate::{
+    config::kafka::Oversize,
+    metrics::Metrics,
+    queue::{
+        Batch, BoxFuture, Headers, QueueError, QueueWriter,
+        split::{Part, split},
+    },
 };
 
-use rdkafka::{
-    ClientConfig,
-    message::OwnedHeaders,
-    producer::{FutureProducer, FutureRecord, Producer as _, future_producer::DeliveryFuture},
-};
+/// What Kafka puts around a message: the head of a batch of records (61 bytes), the lengths of the message and of its parts.
+const FRAME_BYTES: usize = 128;
+/// What Kafka puts around a header.
+const HEADER_FRAME_BYTES: usize = 10;
 
-use super::{KafkaOptions, Logged, Topic, config_error, queue_error, to_kafka};
-use crate::queue::{Batch, BoxFuture, QueueError, QueueWriter};
-
-/// - `linger.ms` 5: below 2 the broker thread spins (0.61 s against 0.07 s of CPU for 500,000 records).
-/// - `message.timeout.ms`: what a sender waits for an answer, rather than librdkafka's five minutes; it tries again by itself.
-/// - `queue.buffering.max.kbytes`: as much as ingest lets be under way.
-const PROPERTIES: [(&str, &str); 6] = [
-    ("acks", "all"),
-    ("enable.idempotence", "true"),
-    ("linger.ms", "5"),
-    ("compression.codec", "lz4"),
-    ("message.timeout.ms", "15000"),
-    ("queue.buffering.max.kbytes", "262144"),
-];
-
-/// How long the brokers may take to say how the topic is: readiness answers within a second.
-const READY_TIMEOUT: Duration = Duration::from_millis(700);
-
-/// The writing end. A sender's messages go to one partition, chosen by its instance id or else its service, so that they
-/// stay in order.
-pub struct KafkaWriter(Producer);
+/// The writing end. An instance's messages go to one partition, so that they stay in order. Those of senders without an instance
+/// id go to any: a large service would fill one partition alone, and the order across batches is not promised.
+pub struct KafkaWriter {
+    producer: Producer,
+    metrics: Arc<Metrics>,
+    /// Made when they are first needed.
+    dead: OnceCell<KafkaDeadLetters>,
+}
 
 impl KafkaWriter {
     /// A writer of the topic, which is created when it is missing. Does not wait for the brokers: while they are away,
@@ -42,111 +43,93 @@ impl KafkaWriter {
     ///
     /// # Errors
     /// When a property is wrong.
-    pub fn connect(options: &KafkaOptions) -> Result<Self, QueueError> {
-        Producer::new(options.clone()).map(Self)
+    pub fn connect(options: &KafkaOptions, metrics: Arc<Metrics>) -> Result<Self, QueueError> {
+        let producer = Producer::new(options.clone(), Arc::clone(&metrics))?;
+        Ok(Self { producer, metrics, dead: OnceCell::new() })
+    }
+
+    async fn write(&self, batch: Batch) -> Result<(), QueueError> {
+        self.producer.topic().await?;
+        let limit = self.producer.limit();
+        if batch.payload.len() + overhead(&batch.headers) <= limit {
+            let sent = self.send(&batch.headers, &batch.payload)?;
+            // librdkafka has copied: nothing of the batch is held while the brokers work.
+            drop(batch);
+            return self.answer(sent, limit).await;
+        }
+        self.write_parts(&batch).await
+    }
+
+    /// Writes the batch in parts, one after the other, so that they stay in order.
+    async fn write_parts(&self, batch: &Batch) -> Result<(), QueueError> {
+        let limit = self.producer.limit();
+        let room = limit.saturating_sub(overhead(&batch.headers));
+        let truncate = self.producer.options().oversize == Oversize::Truncate;
+        let parts = split(&batch.payload, room, truncate)
+            .map_err(|error| QueueError::Failed(format!("a batch that cannot be split: {error}")))?;
+        self.metrics.queue_split.inc();
+        for part in parts {
+            let headers = Headers { first: batch.headers.first.saturating_add(part.first), ..batch.headers.clone() };
+            if part.is_over {
+                self.bury(&headers, &part).await?;
+                continue;
+            }
+            let sent = self.send(&headers, &part.payload)?;
+            self.answer(sent, limit).await?;
+            self.metrics.queue_truncated.inc_by(u64::from(part.is_truncated));
+        }
+        Ok(())
+    }
+
+    fn send(&self, headers: &Headers, payload: &[u8]) -> Result<Sent, QueueError> {
+        self.producer.send(headers.instance.as_deref().unwrap_or(""), payload, to_kafka(headers))
+    }
+
+    /// A message that the topic does not take though the limit was `known` teaches what it takes; its sender repeats it, and it
+    /// is split then.
+    async fn answer(&self, sent: Sent, known: usize) -> Result<(), QueueError> {
+        match self.producer.answer(sent).await {
+            Err(QueueError::TooLarge { bytes, .. }) => {
+                self.producer.learn(bytes, known).await?;
+                Err(QueueError::Unavailable(
+                    "the Kafka topic takes smaller messages than was known: send it again".into(),
+                ))
+            }
+            answer => answer,
+        }
+    }
+
+    async fn bury(&self, headers: &Headers, part: &Part) -> Result<(), QueueError> {
+        let limit = self.producer.limit();
+        let connect = || async { KafkaDeadLetters::connect(self.producer.options(), Arc::clone(&self.metrics)) };
+        let dead = self.dead.get_or_try_init(connect).await?;
+        let reason = format!("too_large: a record of {} bytes; the topic takes {limit}", part.payload.len());
+        dead.put_unread(headers, &reason, &part.payload).await?;
+        self.metrics.dead("too_large", 1);
+        tracing::warn!(
+            bytes = part.payload.len(),
+            limit,
+            "put a record among the dead letters: the topic cannot hold it"
+        );
+        Ok(())
     }
 }
 
 impl QueueWriter for KafkaWriter {
     fn append(&self, batch: Batch) -> BoxFuture<'_, Result<(), QueueError>> {
-        Box::pin(async move {
-            self.0.topic.ready().await?;
-            let key = batch.headers.instance.as_deref().unwrap_or(&batch.service);
-            let sent = self.0.send(key, &batch.payload, to_kafka(&batch.headers))?;
-            // librdkafka has copied: nothing of the batch is held while the brokers work.
-            drop(batch);
-            self.0.answer(sent).await
-        })
+        Box::pin(self.write(batch))
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), QueueError>> {
-        Box::pin(self.0.ready())
+        Box::pin(self.producer.ready())
     }
 }
 
-/// Sends to one topic.
-pub(super) struct Producer {
-    config: ClientConfig,
-    /// Replaced when librdkafka has given it up.
-    producer: Mutex<FutureProducer<Logged>>,
-    pub(super) topic: Topic,
-}
-
-/// A message under way.
-pub(super) struct Sent {
-    delivery: DeliveryFuture,
-    bytes: usize,
-}
-
-impl Producer {
-    pub(super) fn new(options: KafkaOptions) -> Result<Self, QueueError> {
-        let mut config = options.client(&PROPERTIES);
-        config.set("message.max.bytes", options.message_bytes_max.to_string());
-        let producer = config.create_with_context(Logged).map_err(config_error)?;
-        Ok(Self { config, producer: Mutex::new(producer), topic: Topic::new(options) })
-    }
-
-    fn current(&self) -> MutexGuard<'_, FutureProducer<Logged>> {
-        // It is replaced in one step.
-        self.producer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A producer that works as far as librdkafka knows.
-    fn producer(&self) -> Result<FutureProducer<Logged>, QueueError> {
-        let mut current = self.current();
-        if let Some((code, reason)) = current.client().fatal_error() {
-            tracing::error!(
-                %code, reason, topic = self.topic.options.topic,
-                "librdkafka has given the producer up: going on with a new one"
-            );
-            // What is under way in the old one has failed already. Its end may wait for its threads: not here.
-            let old = std::mem::replace(&mut *current, self.config.create_with_context(Logged).map_err(config_error)?);
-            tokio::task::spawn_blocking(move || drop(old));
-        }
-        Ok(current.clone())
-    }
-
-    /// Whether the topic can be written: brokers answer, and each of its partitions, if it is there, has a leader.
-    async fn ready(&self) -> Result<(), QueueError> {
-        // Asking for a topic that is not there yet may make the brokers create it, as they like it: ask for all until then.
-        let topic = self.topic.ready.initialized().then(|| self.topic.options.topic.clone());
-        let producer = self.producer()?;
-        let asked = move || producer.client().fetch_metadata(topic.as_deref(), READY_TIMEOUT);
-        let asked = tokio::task::spawn_blocking(asked).await;
-        let asked = asked.map_err(|error| QueueError::Failed(format!("asking Kafka failed: {error}")))?;
-        let brokers = self.topic.options.brokers.join(",");
-        let metadata = asked
-            .map_err(|error| QueueError::Unavailable(format!("Kafka at {brokers} does not answer in time: {error}")))?;
-        let topics = metadata.topics().iter().filter(|topic| topic.name() == self.topic.options.topic);
-        let partitions = topics.flat_map(|topic| topic.partitions());
-        let headless = partitions.filter(|partition| partition.leader() < 0).count();
-        match headless {
-            0 => Ok(()),
-            _ => Err(QueueError::Unavailable(format!(
-                "{headless} partitions of the Kafka topic {} have no leader",
-                self.topic.options.topic
-            ))),
-        }
-    }
-
-    /// Hands a message to librdkafka, which copies it. Without a key any partition will do.
-    pub(super) fn send(&self, key: &str, payload: &[u8], headers: OwnedHeaders) -> Result<Sent, QueueError> {
-        let mut record = FutureRecord::to(&self.topic.options.topic).payload(payload).headers(headers);
-        if !key.is_empty() {
-            record = record.key(key);
-        }
-        match self.producer()?.send_result(record) {
-            Ok(delivery) => Ok(Sent { delivery, bytes: payload.len() }),
-            Err((error, _)) => Err(queue_error(&error, payload.len(), self.topic.options.message_bytes_max)),
-        }
-    }
-
-    /// Waits until all in-sync replicas have the message.
-    pub(super) async fn answer(&self, sent: Sent) -> Result<(), QueueError> {
-        match sent.delivery.await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err((error, _))) => Err(queue_error(&error, sent.bytes, self.topic.options.message_bytes_max)),
-            Err(_) => Err(QueueError::Unavailable("the Kafka producer was replaced: send it again".into())),
-        }
-    }
+/// What stands around the payload at most, the first record's index included.
+fn overhead(headers: &Headers) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() + 2 * HEADER_FRAME_BYTES);
+    let Headers { instance, rules, lost, others, .. } = headers;
+    let others: usize = others.iter().map(|(key, value)| key.len() + value.len() + HEADER_FRAME_BYTES).sum();
+    // The instance is the key as well; the two numbers have 30 digits at most.
+    FRAME_BYTES + 2 * text(instance) + text(rules) + text(lost) + others + 3 * (16 + HEADER_FRAME_BYTES) + 30
 }

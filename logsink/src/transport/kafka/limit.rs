@@ -75,10 +75,10 @@ unsafe fn answer(event: *mut ffi::rd_kafka_event_t) -> Option<usize> {
 }
 
 /// What librdkafka made, and how it is given back.
-struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
+pub(super) struct Owned<T>(pub(super) *mut T, unsafe extern "C" fn(*mut T));
 
 impl<T> Owned<T> {
-    fn new(made: *mut T, destroy: unsafe extern "C" fn(*mut T)) -> Option<Self> {
+    pub(super) fn new(made: *mut T, destroy: unsafe extern "C" fn(*mut T)) -> Option<Self> {
         (!made.is_null()).then_some(Self(made, destroy))
     }
 }

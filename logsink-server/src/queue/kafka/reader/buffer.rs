@@ -33,8 +33,15 @@ pub(super) struct State {
     pub(super) jumps: Vec<Jump>,
     /// Whether the partitions are paused because drain does not take what was read.
     pub(super) is_paused: bool,
+    /// The topic's id, as far as brokers have told.
+    pub(super) topic_id: Option<u128>,
+    /// The topic is another one under the same name: its partitions are to be read from their beginning.
+    pub(super) is_anew: bool,
     /// Why the client is to be replaced.
     pub(super) verdict: Option<String>,
+    /// The client shall stop fetching.
+    #[cfg(all(test, feature = "real-servers"))]
+    pub(super) stall: bool,
     pub(super) closing: bool,
     pub(super) ended: bool,
 }
@@ -103,6 +110,14 @@ impl State {
             self.events.push_back(Event::Revoked(partitions.to_vec()));
         }
         last
+    }
+
+    /// All our partitions begin anew, under the same name: for drain it is as if they had gone and come again.
+    pub(super) fn begin_anew(&mut self) -> Vec<i32> {
+        let partitions = self.partitions();
+        self.revoke(&partitions);
+        self.assign(&partitions);
+        partitions
     }
 
     /// All partitions that are ours.

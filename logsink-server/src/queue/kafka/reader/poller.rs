@@ -77,9 +77,9 @@ impl Poller {
         let mut committed = Instant::now();
         loop {
             self.flow();
-            let (closing, verdict, pauses) = {
+            let (closing, verdict, is_anew, pauses) = {
                 let mut state = self.shared.state();
-                (state.closing, state.verdict.take(), state.pauses())
+                (state.closing, state.verdict.take(), std::mem::take(&mut state.is_anew), state.pauses())
             };
             if closing {
                 break;
@@ -87,6 +87,13 @@ impl Poller {
             if let Some(reason) = verdict {
                 self.replace(&reason)?;
                 watch = Watch::start(&self.shared, &self.consumer, &self.config)?;
+            }
+            if is_anew {
+                self.begin_anew();
+            }
+            #[cfg(all(test, feature = "real-servers"))]
+            if std::mem::take(&mut self.shared.state().stall) {
+                self.with_assignment("stall", |partitions| self.consumer.pause(partitions));
             }
             self.read()?;
             if committed.elapsed() >= COMMIT_EVERY * pauses {
@@ -195,6 +202,23 @@ impl Poller {
             tracing::warn!(%error, "no thread for the end of the old Kafka client: it ended here");
         }
         self.consumer.subscribe(&[&self.shared.topic]).map_err(config_error)
+    }
+
+    /// The topic is another one under the same name: reads it from its beginning. Of its messages, those that were read already
+    /// are read again; they have the same ids.
+    fn begin_anew(&mut self) {
+        let topic = &self.shared.topic;
+        let partitions = self.shared.state().begin_anew();
+        tracing::error!(topic, ?partitions, "the topic was made anew: reading it from its beginning");
+        self.epochs = None;
+        self.shared.ready.notify_one();
+        for partition in partitions {
+            // Without waiting: what still comes from before is told by its offset (`State::push`).
+            if let Err(error) = self.consumer.seek(topic, partition, Offset::Beginning, Duration::ZERO) {
+                // It is not fetched yet, and begins where the group stands, which in a new topic is nowhere.
+                tracing::warn!(%error, topic, partition, "cannot go to the beginning of the partition");
+            }
+        }
     }
 
     /// Holds back while the buffer is full: a moment by waiting, longer by pausing.

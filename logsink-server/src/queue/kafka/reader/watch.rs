@@ -1,6 +1,7 @@
 //! The thread that watches the client: asks the brokers what polling must not wait for.
 //!
 //! - Where the group stood when a partition came, and whether that is still there: what retention has deleted unread is counted.
+//! - Whether the topic is still the same one.
 //! - How far behind the reader is ([`Lag`]).
 //! - Whether the client still works ([`Pulse`]); the polling thread replaces one that does not.
 
@@ -15,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use logsink::transport::kafka::topic_id;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList, consumer::Consumer, error::KafkaResult};
 
 use super::{
@@ -52,7 +54,7 @@ impl Watch {
             is_over: Arc::clone(&is_over),
             lag: Lag::default(),
             pulse: Pulse::default(),
-            ask_at: Instant::now() + ASK_EVERY,
+            ask_at: Instant::now(),
         };
         let thread = thread::Builder::new().name("logsink-kafka-watch".into()).spawn(move || watcher.run());
         let thread = thread
@@ -107,6 +109,7 @@ impl Watcher {
             self.measure();
             if Instant::now() >= self.ask_at {
                 self.ask_at = Instant::now() + ASK_EVERY;
+                self.identify();
                 self.feel();
             }
         }
@@ -219,6 +222,14 @@ impl Watcher {
             // What is there are marks of transactions, or the broker is away.
             self.pulse.rests(partition);
         }
+    }
+
+    /// Asks for the topic's id. A topic that was made anew may be longer than the position in the old one: nothing else tells.
+    fn identify(&self) {
+        let Some(id) = topic_id(self.client.client(), &self.shared.topic, ANSWER_TIMEOUT) else { return };
+        let mut state = self.shared.state();
+        let known = state.topic_id.replace(id);
+        state.is_anew |= known.is_some_and(|known| known != id);
     }
 
     /// Asks the client what brokers and coordinator answer; a fresh client, when it has had no answer for long.

@@ -8,22 +8,22 @@ use tokio::time::timeout;
 use super::{super::*, batch};
 use crate::{
     metrics::Metrics,
-    queue::{Batch, DeadLetters, Fetched, Message, Position, QueueReader, QueueWriter},
+    queue::{Fetched, Message, Position, QueueReader, QueueWriter},
 };
 
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 
-fn options(name: &str) -> KafkaOptions {
+pub(super) fn options(name: &str) -> KafkaOptions {
     let brokers = std::env::var("KAFKA_BROKERS").expect("KAFKA_BROKERS names no broker: `make test` starts one");
     let topic = format!("test-{name}-{:x}", fastrand::u64(..));
     KafkaOptions { brokers: vec![brokers], topic, partitions: 4, ..KafkaOptions::default() }
 }
 
-async fn next(reader: &mut KafkaReader) -> Fetched {
+pub(super) async fn next(reader: &mut KafkaReader) -> Fetched {
     timeout(DEADLINE, reader.next(1 << 20)).await.expect("a message in time").unwrap()
 }
 
-async fn read(reader: &mut KafkaReader, count: usize) -> Vec<Message> {
+pub(super) async fn read(reader: &mut KafkaReader, count: usize) -> Vec<Message> {
     let mut all = Vec::new();
     while all.len() < count {
         if let Fetched::Messages(messages) = next(reader).await {
@@ -34,7 +34,7 @@ async fn read(reader: &mut KafkaReader, count: usize) -> Vec<Message> {
 }
 
 /// The positions after these messages.
-fn after(messages: &[Message]) -> Vec<Position> {
+pub(super) fn after(messages: &[Message]) -> Vec<Position> {
     let mut next = BTreeMap::new();
     for Message { position, .. } in messages {
         let offset: &mut i64 = next.entry(position.partition).or_default();
@@ -43,7 +43,7 @@ fn after(messages: &[Message]) -> Vec<Position> {
     next.into_iter().map(|(partition, offset)| Position { partition, offset }).collect()
 }
 
-fn sequences(messages: &[Message]) -> BTreeSet<u64> {
+pub(super) fn sequences(messages: &[Message]) -> BTreeSet<u64> {
     messages.iter().map(|message| message.headers.sequence.unwrap()).collect()
 }
 
@@ -51,7 +51,7 @@ fn sequences(messages: &[Message]) -> BTreeSet<u64> {
 #[tokio::test]
 async fn the_topic_is_made_as_configured_whoever_asks_first() {
     let options = options("probe");
-    let writer = KafkaWriter::connect(&options).unwrap();
+    let writer = KafkaWriter::connect(&options, Metrics::new()).unwrap();
     timeout(DEADLINE, async { while writer.ready().await.is_err() {} }).await.unwrap();
     timeout(DEADLINE, writer.append(batch(0))).await.unwrap().unwrap();
     let client: rdkafka::producer::BaseProducer = options.client(&[]).create().unwrap();
@@ -62,7 +62,7 @@ async fn the_topic_is_made_as_configured_whoever_asks_first() {
 #[tokio::test]
 async fn what_is_committed_is_not_read_again_and_the_rest_is() {
     let options = options("commit");
-    let writer = KafkaWriter::connect(&options).unwrap();
+    let writer = KafkaWriter::connect(&options, Metrics::new()).unwrap();
     let appended = (0..100).map(|index| writer.append(batch(index)));
     futures_util::future::try_join_all(appended).await.unwrap();
 
@@ -90,7 +90,7 @@ async fn what_is_committed_is_not_read_again_and_the_rest_is() {
 #[tokio::test]
 async fn a_second_reader_takes_over_half_and_then_all() {
     let options = options("rebalance");
-    let writer = KafkaWriter::connect(&options).unwrap();
+    let writer = KafkaWriter::connect(&options, Metrics::new()).unwrap();
     let mut first = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
     let appended = (0..200).map(|index| writer.append(batch(index)));
     futures_util::future::try_join_all(appended).await.unwrap();
@@ -136,7 +136,7 @@ async fn a_second_reader_takes_over_half_and_then_all() {
 #[tokio::test]
 async fn a_reader_that_is_not_asked_holds_back_and_loses_nothing() {
     let options = options("pause");
-    let writer = KafkaWriter::connect(&options).unwrap();
+    let writer = KafkaWriter::connect(&options, Metrics::new()).unwrap();
     let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
     // 60 MiB: more than the reader's buffer, so that it pauses.
     for chunk in 0..6 {
@@ -160,33 +160,4 @@ async fn a_reader_that_is_not_asked_holds_back_and_loses_nothing() {
     assert!(reader.buffered() < 12 << 20, "{} bytes are buffered", reader.buffered());
     assert_eq!(sequences(&read(&mut reader, 59).await).len(), 59);
     Box::new(reader).close().await.unwrap();
-}
-
-#[tokio::test]
-async fn dead_letters_go_to_their_own_topic() {
-    let options = options("dead");
-    let letters = KafkaDeadLetters::connect(&options).unwrap();
-    let message = Message {
-        position: Position { partition: 3, offset: 42 },
-        epoch: 1,
-        payload: Bytes::from_static(b"whole"),
-        headers: batch(7).headers,
-        dropped: Vec::new(),
-    };
-    letters.put(&message, Some(2), "mapping", b"record").await.unwrap();
-    let dead = KafkaOptions { topic: format!("{}.dead", options.topic), ..options };
-    let mut reader = KafkaReader::connect(&dead, "group", Metrics::new()).unwrap();
-    let read = read(&mut reader, 1).await;
-    assert_eq!((&*read[0].payload, read[0].headers.sequence), (b"record".as_slice(), Some(7)));
-    Box::new(reader).close().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_message_over_the_limit_is_too_large() {
-    let options = options("large");
-    let writer = KafkaWriter::connect(&options).unwrap();
-    let large = Batch { payload: vec![0; 18 << 20].into(), ..batch(0) };
-    assert!(matches!(writer.append(large).await, Err(QueueError::TooLarge { .. })));
-    let largest = Batch { payload: vec![0; 16 << 20].into(), ..batch(0) };
-    writer.append(largest).await.unwrap();
 }

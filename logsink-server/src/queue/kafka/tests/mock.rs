@@ -45,7 +45,7 @@ async fn until_shown(metrics: &Metrics, lines: &[&str]) {
 #[tokio::test]
 async fn what_is_not_committed_yet_is_the_lag() {
     let (_cluster, options) = cluster();
-    let writer = KafkaWriter::connect(&options).unwrap();
+    let writer = KafkaWriter::connect(&options, Metrics::new()).unwrap();
     let mut offsets = [0; 2];
     for index in 0..40 {
         writer.append(batch(index)).await.unwrap();
@@ -72,7 +72,7 @@ async fn a_producer_given_up_by_librdkafka_is_replaced() {
     // The brokers do not let it be idempotent: librdkafka never tries again with this producer.
     let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
     cluster.request_errors(RDKafkaApiKey::InitProducerId, &[refused]);
-    let writer = KafkaWriter::connect(&options).unwrap();
+    let writer = KafkaWriter::connect(&options, Metrics::new()).unwrap();
     let error = timeout(DEADLINE, writer.append(batch(0))).await.unwrap().unwrap_err();
     assert!(matches!(&error, QueueError::Unavailable(_)), "{error:?}");
     timeout(DEADLINE, writer.append(batch(1))).await.unwrap().unwrap();
@@ -81,7 +81,7 @@ async fn a_producer_given_up_by_librdkafka_is_replaced() {
 #[tokio::test]
 async fn a_topic_that_cannot_be_written_is_not_ready() {
     let (cluster, options) = cluster();
-    let writer = KafkaWriter::connect(&options).unwrap();
+    let writer = KafkaWriter::connect(&options, Metrics::new()).unwrap();
     writer.ready().await.unwrap();
     writer.append(batch(0)).await.unwrap();
     writer.ready().await.unwrap();

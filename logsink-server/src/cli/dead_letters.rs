@@ -1,0 +1,453 @@
+//! `logsink-server dead-letters`: looks at what no index took, sends it again, removes it.
+//!
+//! What it prints came from strangers: control characters, which could steer the terminal, are shown and not sent.
+
+use std::{
+    collections::VecDeque,
+    fmt::Write as _,
+    io::{self, BufRead, IsTerminal, Write},
+    time::Duration,
+};
+
+use clap::{Args, Subcommand};
+use logsink::transport::header;
+use serde_json::{Value, json};
+
+use super::{clean, client::ServerArgs, serve::Settings};
+use crate::{
+    api::time,
+    app,
+    config::{Config, Mode},
+    error::Error,
+    otlp,
+    queue::{
+        dead::{DeadArchive, DeadLetter, Wanted},
+        disk::DiskDeadArchive,
+        kafka::KafkaDeadArchive,
+    },
+};
+
+/// How long a server may take to take a letter back.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a letter that are shown in hexadecimal unless more are asked for.
+const HEX_BYTES: usize = 512;
+
+/// Look at the records that no index took, send them again, remove them
+///
+/// A record that the index refuses for good (it is not OTLP, a field does not fit the mapping, it is too large) is put aside with
+/// the reason, so that it neither stops the others nor is lost: in a cluster in the Kafka topic `<topic>.dead`, otherwise in
+/// `dead/` below the data directory. The settings are those of the server, so give the same --config.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct DeadLettersArgs {
+    #[command(subcommand)]
+    command: DeadCommand,
+}
+
+const EXAMPLES: &str = r#"What to do when logsink_index_dead_total rises:
+  1. logsink-server dead-letters list --config server.toml
+       ID    TIME                  FROM               REASON
+       0/41  2026-03-01T12:30:00Z  otlp_logs/3/97211  document_parsing_exception: ...
+  2. logsink-server dead-letters show 0/41 --config server.toml
+       the reason in full, the record as JSON, and its bytes
+  3. mend what the reason says: a mapping, a sender, a limit
+  4. logsink-server dead-letters replay --reason document_parsing --config server.toml
+       sends them again under the ids that they would have had: what is stored already is not doubled
+  5. logsink-server dead-letters purge --config server.toml
+       asks before it removes all of them"#;
+
+#[derive(Debug, Subcommand)]
+enum DeadCommand {
+    /// One line each, the newest last
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        /// How many, the newest of those that match
+        #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 50)]
+        limit: usize,
+        /// One JSON object a line, with everything that `show` shows
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// One of them: its reason, where it was read, the record as JSON, its bytes
+    Show {
+        /// Its ID, as `list` prints it
+        id: String,
+        /// Bytes shown in hexadecimal; 0 for none
+        #[arg(long, value_name = "BYTES", default_value_t = HEX_BYTES)]
+        hex: usize,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Send them again, under the ids that they would have had; they stay among the dead letters
+    Replay {
+        #[command(flatten)]
+        filter: Filter,
+        /// All of them; without it say which, by ID or by a filter
+        #[arg(long)]
+        all: bool,
+        /// Say what would be sent, and send nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Where a server without Kafka takes them
+        #[command(flatten)]
+        server: ServerArgs,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Remove all of them, for good
+    Purge {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Filter {
+    /// These only, by their IDs
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    /// Those whose reason contains this, in any case of letters
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Those that come from there: otlp_logs/3, or otlp_logs/3/97211
+    #[arg(long = "source", value_name = "TOPIC/PARTITION/OFFSET")]
+    source: Option<String>,
+    /// Put there from then on: -15m, 2026-03-01T12:30:00Z, 2026-03-01 (UTC) or Unix seconds
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<String>,
+    /// Put there before, in the same forms
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    to: Option<String>,
+}
+
+impl Filter {
+    fn wanted(&self) -> Result<Wanted, Error> {
+        let ms = |option: &str, text: &Option<String>| match text {
+            Some(text) => time::parse(text, time::now())
+                .map(|ns| Some(ns / 1_000_000))
+                .map_err(|error| Error::Usage(format!("{option}: {error}"))),
+            None => Ok(None),
+        };
+        Ok(Wanted {
+            ids: self.ids.clone(),
+            reason: self.reason.clone(),
+            source: self.source.clone(),
+            from_ms: ms("--from", &self.from)?,
+            to_ms: ms("--to", &self.to)?,
+        })
+    }
+}
+
+/// Does what the arguments say.
+///
+/// # Errors
+/// When the letters cannot be read, or not all of what was asked for could be done.
+pub fn run(args: DeadLettersArgs) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.map_err(|error| Error::Failed(format!("cannot start the runtime: {error}")))?;
+    // Calls of an archive block; this thread waits for nothing else.
+    let _within = runtime.enter();
+    match args.command {
+        DeadCommand::List { filter, limit, json, settings } => {
+            let letters = select(&*archive(&settings.load()?.config)?, &filter.wanted()?, limit)?;
+            print(&if json { lines(&letters) } else { table(&letters) })
+        }
+        DeadCommand::Show { id, hex, settings } => {
+            let wanted = Wanted { ids: vec![id.clone()], ..Wanted::default() };
+            let letters = select(&*archive(&settings.load()?.config)?, &wanted, 1)?;
+            let letter = letters.first();
+            let letter = letter.ok_or_else(|| Error::Failed(format!("there is no dead letter {id}: see `list`")))?;
+            print(&page(letter, hex))
+        }
+        DeadCommand::Replay { filter, all, dry_run, server, settings } => {
+            let wanted = filter.wanted()?;
+            let is_any = wanted.ids.is_empty()
+                && wanted.reason.is_none()
+                && wanted.source.is_none()
+                && wanted.from_ms.is_none()
+                && wanted.to_ms.is_none();
+            if is_any && !all {
+                return Err(Error::Usage("say which: IDs, a filter such as --reason, or --all".into()));
+            }
+            let config = settings.load()?.config;
+            let letters = select(&*archive(&config)?, &wanted, usize::MAX)?;
+            let (letters, cut): (Vec<_>, Vec<_>) = letters.into_iter().partition(|letter| letter.cut_from.is_none());
+            for letter in &cut {
+                print(&format!("{}: only a part of it was kept, which cannot be sent\n", letter.id))?;
+            }
+            if dry_run {
+                return print(&format!("{}would send {}\n", table(&letters), count(letters.len() as u64)));
+            }
+            let sent = match config.mode() {
+                Mode::Cluster => {
+                    let archive = KafkaDeadArchive::connect(&app::kafka_options(&config)?)?;
+                    runtime.block_on(archive.replay(letters))?
+                }
+                Mode::Standalone => runtime.block_on(send(&server, &letters))?,
+            };
+            print(&format!("sent {} again\n", count(sent)))?;
+            match cut.len() {
+                0 => Ok(()),
+                left => Err(Error::Failed(format!("{} could not be sent", count(left as u64)))),
+            }
+        }
+        DeadCommand::Purge { yes, settings } => {
+            let archive = archive(&settings.load()?.config)?;
+            if !yes && !is_sure()? {
+                return Err(Error::Failed("nothing was removed".into()));
+            }
+            let removed = archive.purge()?;
+            print(&format!("removed {}\n", count(removed)))
+        }
+    }
+}
+
+fn archive(config: &Config) -> Result<Box<dyn DeadArchive>, Error> {
+    Ok(match config.mode() {
+        Mode::Cluster => Box::new(KafkaDeadArchive::connect(&app::kafka_options(config)?)?),
+        Mode::Standalone => Box::new(DiskDeadArchive::new(&config.data_dir()?.join("dead"))),
+    })
+}
+
+/// The last `limit` of those that are wanted.
+fn select(archive: &dyn DeadArchive, wanted: &Wanted, limit: usize) -> Result<Vec<DeadLetter>, Error> {
+    let mut letters = VecDeque::new();
+    archive.each(&mut |letter| {
+        if wanted.has(&letter) {
+            letters.push_back(letter);
+            if letters.len() > limit {
+                letters.pop_front();
+            }
+        }
+        true
+    })?;
+    Ok(letters.into())
+}
+
+/// To a server without Kafka: through its door, where they are checked like any request.
+async fn send(server: &ServerArgs, letters: &[DeadLetter]) -> Result<u64, Error> {
+    let client = server.client(REQUEST_TIMEOUT)?;
+    let url = format!("{}/v1/logs", server.url.trim_end_matches('/'));
+    let mut sent = 0;
+    for letter in letters {
+        let headers = letter.replay_headers();
+        let mut request = client.post(&url).header("content-type", "application/x-protobuf").body(letter.bytes.clone());
+        let number = |number: Option<u64>| number.map(|number| number.to_string());
+        let all = [
+            (header::INSTANCE, headers.instance),
+            (header::SEQUENCE, number(headers.sequence)),
+            (header::FIRST, number((headers.first > 0).then_some(headers.first.into()))),
+            (header::RULES, headers.rules),
+        ];
+        for (name, value) in all {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        let answer = request.send().await.map_err(|error| server.unreachable(&error))?;
+        if !answer.status().is_success() {
+            let status = answer.status();
+            return Err(Error::Failed(format!(
+                "{} was refused ({status}), {} sent before it: show it to see why",
+                letter.id,
+                count(sent)
+            )));
+        }
+        sent += 1;
+    }
+    Ok(sent)
+}
+
+fn is_sure() -> Result<bool, Error> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Error::Usage("nobody can be asked here: say --yes".into()));
+    }
+    print("This removes all dead letters, for good. Write yes to go on: ")?;
+    let mut answer = String::new();
+    let read = stdin.lock().read_line(&mut answer);
+    read.map_err(|source| Error::File { action: "read", path: "standard input".into(), source })?;
+    Ok(answer.trim() == "yes")
+}
+
+fn count(letters: u64) -> String {
+    match letters {
+        1 => "1 dead letter".into(),
+        _ => format!("{letters} dead letters"),
+    }
+}
+
+fn table(letters: &[DeadLetter]) -> String {
+    let rows = letters.iter().map(|letter| {
+        let from = letter.record.map_or_else(|| letter.source.clone(), |record| format!("{}#{record}", letter.source));
+        [letter.id.clone(), at(letter.time_ms), from, letter.reason.clone()].map(|cell| clean(&cell.replace('\n', " ")))
+    });
+    let rows: Vec<_> = [["ID", "TIME", "FROM", "REASON"].map(str::to_owned)].into_iter().chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2)];
+    let mut out = String::new();
+    for [id, time, from, reason] in &rows {
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{id:0$}  {time:1$}  {from:2$}  {reason}", widths[0], widths[1], widths[2]);
+    }
+    out
+}
+
+fn lines(letters: &[DeadLetter]) -> String {
+    letters.iter().map(|letter| format!("{}\n", describe(letter))).collect()
+}
+
+fn at(time_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(time_ms).map_or_else(|_| time_ms.to_string(), |time| time.to_string())
+}
+
+fn describe(letter: &DeadLetter) -> Value {
+    let others = letter.headers.others.iter();
+    let others = others.map(|(key, value)| (key.clone(), Value::from(String::from_utf8_lossy(value).into_owned())));
+    json!({
+        "id": letter.id,
+        "time": at(letter.time_ms),
+        "reason": letter.reason,
+        "source": letter.source,
+        "record": letter.record,
+        "instance": letter.headers.instance,
+        "sequence": letter.headers.sequence,
+        "headers": others.collect::<serde_json::Map<_, _>>(),
+        "bytes": letter.bytes.len(),
+        "cut_from": letter.cut_from,
+        "records": records(letter),
+    })
+}
+
+/// The records, when the bytes are a request.
+fn records(letter: &DeadLetter) -> Option<Vec<Value>> {
+    let mut records = Vec::new();
+    let read = otlp::for_each_record(&letter.bytes, &mut |record| {
+        records.push(json!({
+            "time": time::show(i64::try_from(record.time_ns()).unwrap_or(i64::MAX)),
+            "level": record.severity.name(),
+            "resource": record.resource.attributes().to_json(),
+            "scope": record.scope.name,
+            "body": record.body.to_json(),
+            "attributes": record.attributes().to_json(),
+        }));
+    });
+    read.is_ok().then_some(records)
+}
+
+fn page(letter: &DeadLetter, hex: usize) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: &str| {
+        let value = value.split('\n').map(clean).collect::<Vec<_>>().join("\n          ");
+        let _ = writeln!(out, "{name:<9} {value}");
+    };
+    line("id", &letter.id);
+    line("time", &at(letter.time_ms));
+    line("reason", &letter.reason);
+    let record = letter.record.map_or_else(|| "the whole message".into(), |record| format!("record {record}"));
+    let source = if letter.source.is_empty() { "never was in the queue" } else { &letter.source };
+    line("from", &format!("{source}, {record}"));
+    if let (Some(instance), sequence) = (&letter.headers.instance, letter.headers.sequence) {
+        let sequence = sequence.map_or_else(|| "none".into(), |sequence| sequence.to_string());
+        line("sender", &format!("instance {instance}, batch {sequence}"));
+    }
+    for (key, value) in &letter.headers.others {
+        line("header", &format!("{key}: {}", String::from_utf8_lossy(value)));
+    }
+    match letter.cut_from {
+        Some(all) => line("bytes", &format!("{}, the first of {all}", letter.bytes.len())),
+        None => line("bytes", &letter.bytes.len().to_string()),
+    }
+    match records(letter) {
+        Some(records) => {
+            for record in records {
+                let text = serde_json::to_string_pretty(&record).unwrap_or_default();
+                line("content", &text);
+            }
+        }
+        None => {
+            let error = otlp::for_each_record(&letter.bytes, &mut |_| {}).err();
+            let error = error.map(|error| error.to_string()).unwrap_or_default();
+            line("content", &format!("not an OTLP request: {error}"));
+        }
+    }
+    out.push_str(&dump(&letter.bytes[..letter.bytes.len().min(hex)]));
+    out
+}
+
+/// Sixteen bytes a line, with the text that they are.
+fn dump(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for (index, row) in bytes.chunks(16).enumerate() {
+        let hex: String = row.iter().map(|byte| format!("{byte:02x} ")).collect();
+        let text: String =
+            row.iter().map(|&b| if b.is_ascii_graphic() || b == b' ' { b as char } else { '.' }).collect();
+        let _ = writeln!(out, "{:08x}  {hex:<48} {text}", index * 16);
+    }
+    out
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // `… | head` has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.map_err(|source| Error::File { action: "write to", path: "standard output".into(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Headers;
+
+    fn letter() -> DeadLetter {
+        DeadLetter {
+            id: "0/7".into(),
+            time_ms: 1_767_225_600_000,
+            reason: "not_otlp: byte 0: not\u{1b}[2J a field key".into(),
+            source: "logs/3/42".into(),
+            record: Some(2),
+            headers: Headers::default(),
+            bytes: b"\x1b[31mgarbage".to_vec().into(),
+            cut_from: None,
+        }
+    }
+
+    #[test]
+    fn what_strangers_wrote_does_not_steer_the_terminal() {
+        for text in [table(&[letter()]), page(&letter(), 512), lines(&[letter()])] {
+            assert!(!text.contains('\u{1b}'), "{text}");
+        }
+        let page = page(&letter(), 512);
+        assert!(page.contains("logs/3/42, record 2") && page.contains("not an OTLP request"), "{page}");
+        assert!(page.contains("1b 5b 33 31 6d 67"), "{page}");
+    }
+
+    #[test]
+    fn a_letter_sent_again_has_the_ids_that_it_would_have_had() {
+        let mut own = letter();
+        own.headers = Headers { instance: Some("i".into()), sequence: Some(5), first: 100, ..Headers::default() };
+        let headers = own.replay_headers();
+        assert_eq!((headers.instance.as_deref(), headers.sequence, headers.first), (Some("i"), Some(5), 102));
+        let foreign = letter().replay_headers();
+        assert_eq!((foreign.instance.as_deref(), foreign.sequence, foreign.first), (Some("dead/logs/3"), Some(42), 2));
+    }
+
+    #[test]
+    fn filters_find() {
+        let has = |wanted: Wanted| wanted.has(&letter());
+        assert!(has(Wanted::default()));
+        assert!(has(Wanted { reason: Some("NOT_OTLP".into()), source: Some("logs/3".into()), ..Wanted::default() }));
+        assert!(!has(Wanted { reason: Some("mapping".into()), ..Wanted::default() }));
+        assert!(!has(Wanted { ids: vec!["0/8".into()], ..Wanted::default() }));
+        assert!(!has(Wanted { from_ms: Some(1_767_225_600_001), ..Wanted::default() }));
+        assert!(!has(Wanted { to_ms: Some(1_767_225_600_000), ..Wanted::default() }));
+    }
+}

@@ -1,0 +1,83 @@
+//! The topic of dead letters, against a real broker.
+
+use super::{super::*, batch, broker::*};
+use crate::{
+    metrics::Metrics,
+    queue::{
+        DeadLetters, Message, Position, QueueReader,
+        dead::{DeadArchive, DeadLetter},
+    },
+};
+
+fn message(offset: i64, payload: Bytes) -> Message {
+    let headers = Headers { appended_ms: Some(1_767_225_600_000), ..batch(7).headers };
+    Message { position: Position { partition: 3, offset }, epoch: 1, payload, headers, dropped: Vec::new() }
+}
+
+/// As a command does: on a thread that may block.
+async fn all(options: &KafkaOptions) -> Vec<DeadLetter> {
+    let options = options.clone();
+    let each = move || {
+        let mut letters = Vec::new();
+        KafkaDeadArchive::connect(&options)?.each(&mut |letter| {
+            letters.push(letter);
+            true
+        })?;
+        Ok::<_, QueueError>(letters)
+    };
+    tokio::task::spawn_blocking(each).await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_listed_sent_again_and_removed() {
+    let options = options("dead");
+    assert_eq!(all(&options).await, [], "no topic, no letters");
+    let letters = KafkaDeadLetters::connect(&options, Metrics::new()).unwrap();
+    // A request of two empty records.
+    let request = Bytes::from_static(b"\x0a\x06\x12\x04\x12\x00\x12\x00");
+    letters.put(&message(42, request), Some(1), "mapping: because", b"").await.unwrap();
+    let mut foreign = message(43, Bytes::from_static(b"no OTLP"));
+    foreign.headers =
+        Headers { others: vec![("traceparent".into(), Bytes::from_static(b"00-1"))], ..Headers::default() };
+    letters.put(&foreign, None, "not_otlp: \u{1b}", b"no OTLP").await.unwrap();
+
+    let read_again = all(&options).await;
+    let [record, whole] = &read_again[..] else { panic!("{read_again:?}") };
+    assert_eq!((record.id.as_str(), record.reason.as_str(), record.record), ("0/0", "mapping: because", Some(1)));
+    assert_eq!(record.source, format!("{}/3/42", options.topic));
+    assert_eq!(&*record.bytes, b"\x0a\x04\x12\x02\x12\x00", "a request with the one record");
+    assert_eq!(record.headers, message(42, Bytes::new()).headers);
+    assert_eq!((&*whole.bytes, whole.record), (b"no OTLP".as_slice(), None));
+    assert_eq!(whole.headers.others, foreign.headers.others);
+
+    // Sent again, the records have their ids and the time at which the queue first took them.
+    options.create_topic().await.unwrap();
+    let replayed = KafkaDeadArchive::connect(&options).unwrap().replay(read_again.clone()).await.unwrap();
+    assert_eq!(replayed, 2);
+    let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+    let mut messages = read(&mut reader, 2).await;
+    messages.sort_by_key(|message| message.headers.sequence);
+    let headers = Headers { first: 1, ..record.headers.clone() };
+    assert_eq!((&messages[0].payload, &messages[0].headers), (&record.bytes, &headers));
+    assert_eq!(messages[1].headers.instance, Some(format!("dead/{}/3", options.topic)));
+    assert_eq!((messages[1].headers.sequence, messages[1].headers.others.len()), (Some(43), 1));
+    Box::new(reader).close().await.unwrap();
+
+    let purging = options.clone();
+    let purge = move || KafkaDeadArchive::connect(&purging)?.purge();
+    assert_eq!(tokio::task::spawn_blocking(purge.clone()).await.unwrap().unwrap(), 2);
+    assert_eq!(all(&options).await, []);
+    assert_eq!(tokio::task::spawn_blocking(purge).await.unwrap().unwrap(), 0);
+}
+
+/// A message as large as the topic takes, with what is said beside it, is more than the topic of dead letters takes.
+#[tokio::test]
+async fn a_letter_that_is_too_large_is_kept_in_part() {
+    let options = KafkaOptions { message_bytes_max: 100_000, ..options("dead-large") };
+    let letters = KafkaDeadLetters::connect(&options, Metrics::new()).unwrap();
+    let bytes: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(99_990).collect();
+    letters.put(&message(1, bytes.clone().into()), None, "not_otlp", &bytes).await.unwrap();
+    let read_again = all(&options).await;
+    assert_eq!(read_again[0].cut_from, Some(99_990));
+    assert!(read_again[0].bytes.len() > 50_000 && bytes.starts_with(&read_again[0].bytes));
+}
