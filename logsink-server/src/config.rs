@@ -21,7 +21,10 @@ use logsink::ConfigError;
 use serde::Deserialize;
 
 use self::units::{Address, Bytes, Span};
-pub use self::{elasticsearch::Elasticsearch, kafka::Kafka};
+pub use self::{
+    elasticsearch::{Elasticsearch, ElasticsearchRetention, LayoutChoice, RetentionBy},
+    kafka::Kafka,
+};
 
 /// The port of OTLP over gRPC, as registered for OpenTelemetry.
 pub const PORT_GRPC: u16 = 4317;
