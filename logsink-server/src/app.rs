@@ -35,7 +35,7 @@ use crate::{
     control::{self, Control},
     drain::{Drain, DrainOptions},
     error::Error,
-    index::{IndexReader, IndexWriter},
+    index::{IndexReader, IndexWriter, elasticsearch::Retention},
     ingest::{self, Ingest},
     metrics::Metrics,
     queue::{QueueReader, QueueWriter, kafka::KafkaOptions},
@@ -55,6 +55,8 @@ struct Steps {
     drain: Option<DrainParts>,
     /// index → query; without the role query it is only asked how it is
     index: Option<Arc<dyn IndexReader>>,
+    /// What removes old events from an index that does not do so by itself.
+    retention: Option<Retention>,
 }
 
 /// What the drain joins.
@@ -69,6 +71,7 @@ pub struct App {
     http: Router,
     grpc: Routes,
     drain: Option<Drain>,
+    retention: Option<Retention>,
     control: Arc<Control>,
     health: Arc<Health>,
     stop_timeout: Duration,
@@ -170,7 +173,8 @@ impl App {
             http = http.merge(ingest::http::router(ingest.clone()));
             grpc = grpc.add_service(ingest::grpc::service(ingest));
         }
-        Ok(Self { listeners, http, grpc, drain, control, health, stop_timeout: config.stop_timeout() })
+        let retention = steps.retention;
+        Ok(Self { listeners, http, grpc, drain, retention, control, health, stop_timeout: config.stop_timeout() })
     }
 
     /// Where the server listens, with the real ports.
@@ -195,6 +199,13 @@ impl App {
         let (stop_drain, drain_stopping) = watch::channel(false);
 
         // Last to first.
+        let (stop_retention, retention_stopping) = watch::channel(false);
+        let retention = self.retention.map(|retention| {
+            Task::spawn("retention", async {
+                retention.run(retention_stopping).await;
+                Ok(())
+            })
+        });
         let mut drain = self.drain.map(|drain| {
             Task::spawn("drain", async { drain.run(drain_stopping).await.map_err(|error| Error::step("drain", error)) })
         });
@@ -227,6 +238,11 @@ impl App {
             Some(drain) => drain.end_by(deadline).await,
             None => Ok(()),
         };
+        stop_retention.send_replace(true);
+        if let Some(retention) = retention {
+            // What it does not finish, another process does, or the next start.
+            let _ = retention.end_by(deadline).await;
+        }
         ended.and(drained)
     }
 }

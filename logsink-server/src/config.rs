@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use self::units::{Address, Bytes, Span};
 pub use self::{
-    elasticsearch::Elasticsearch,
+    elasticsearch::{Elasticsearch, ElasticsearchRetention, LayoutChoice, RetentionBy},
     ingest::{Ingest, IngestLimits, ServiceLimits},
     kafka::Kafka,
 };

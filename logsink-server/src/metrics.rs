@@ -129,6 +129,16 @@ pub struct Metrics {
     pub index_dropped: Counter,
     /// Requests to the index that were tried again, by reason.
     pub index_retries: Family<Reason, Counter>,
+    /// Records looked up in older indices, because they may have been stored before a rollover.
+    pub index_looked_up: Counter,
+    /// Records that went to the overflow stream, because there are as many streams as may be.
+    pub index_overflowed: Counter,
+    /// Data streams rolled over by our retention.
+    pub index_rollovers: Counter,
+    /// Indices removed by our retention.
+    pub index_indices_removed: Counter,
+    /// Looks after old indices that failed and are done again later.
+    pub index_retention_failed: Counter,
     /// One write to the index, retries included.
     pub index_write_seconds: Histogram,
     /// Blocks of the embedded store published.
@@ -214,6 +224,11 @@ impl Metrics {
             index_dead: family(r, "index_dead", "Records that went to the dead letters, by reason"),
             index_dropped: counter(r, "index_dropped", "Records dropped by the server's rules"),
             index_retries: family(r, "index_retries", "Requests to the index tried again, by reason"),
+            index_looked_up: counter(r, "index_looked_up", "Records looked up in indices before a rollover"),
+            index_overflowed: counter(r, "index_overflowed", "Records that went to the overflow stream"),
+            index_rollovers: counter(r, "index_rollovers", "Data streams rolled over by our retention"),
+            index_indices_removed: counter(r, "index_indices_removed", "Indices removed by our retention"),
+            index_retention_failed: counter(r, "index_retention_failed", "Looks after old indices that failed"),
             index_write_seconds: seconds(r, "index_write_duration", "One write to the index, retries included"),
             index_blocks_published: counter(r, "index_blocks_published", "Blocks of the embedded store published"),
             index_blocks_removed: counter(r, "index_blocks_removed", "Blocks removed by retention"),

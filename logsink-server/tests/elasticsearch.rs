@@ -1,9 +1,24 @@
 //! The Elasticsearch index against a real server: what it answers is what `Expr::matches` says about the same events.
 //!
-//! `ELASTICSEARCH_URL` names the server (`dev/stack/stack start elasticsearch`). Each test has a data stream of its own.
+//! `ELASTICSEARCH_URL` names the server (`dev/stack/stack start elasticsearch`), which may be an OpenSearch. Each test has a data
+//! stream of its own. Modules that need a data stream say so in their name: `--skip data_stream` for a server without.
 
+#[path = "elasticsearch/daily.rs"]
+mod daily;
+#[path = "elasticsearch/election.rs"]
+mod election;
 #[path = "elasticsearch/events.rs"]
 mod events;
+#[path = "elasticsearch/indices.rs"]
+mod indices;
+#[path = "elasticsearch/policies.rs"]
+mod policies;
+#[path = "elasticsearch/repeats.rs"]
+mod repeats;
+#[path = "elasticsearch/retention.rs"]
+mod retention;
+#[path = "elasticsearch/routing.rs"]
+mod routing;
 
 use std::{
     collections::BTreeSet,
@@ -50,17 +65,29 @@ struct Server {
     metrics: Arc<Metrics>,
 }
 
-fn server() -> Server {
+fn url() -> String {
+    std::env::var("ELASTICSEARCH_URL").expect("ELASTICSEARCH_URL names the server to test against")
+}
+
+/// Options with a data stream of their own.
+fn options() -> ElasticsearchOptions {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let url = std::env::var("ELASTICSEARCH_URL").expect("ELASTICSEARCH_URL names the server to test against");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
-    let options = ElasticsearchOptions {
-        urls: vec![url],
+    ElasticsearchOptions {
+        urls: vec![url()],
         data_stream: format!("logs-logsink-test-{now}-{}", NEXT.fetch_add(1, Ordering::Relaxed)),
         refresh_interval: "100ms".into(),
         replicas: Some(0),
         ..ElasticsearchOptions::default()
-    };
+    }
+}
+
+fn server() -> Server {
+    server_with(options())
+}
+
+/// A process of its own, as far as the cluster can tell.
+fn server_with(options: ElasticsearchOptions) -> Server {
     let (buried, metrics) = (Arc::<Buried>::default(), Metrics::new());
     let index = Elasticsearch::connect(options, buried.clone(), Arc::clone(&metrics)).unwrap();
     Server { index, buried, metrics }

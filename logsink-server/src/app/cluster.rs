@@ -6,7 +6,7 @@ use super::{DrainParts, Steps};
 use crate::{
     config::{self, Config, Role},
     error::Error,
-    index::elasticsearch::{Auth, Elasticsearch, ElasticsearchOptions},
+    index::elasticsearch::{Auth, Elasticsearch, ElasticsearchOptions, Retention, RetentionOptions},
     metrics::Metrics,
     queue::{
         BoxFuture, DeadLetters, Message, QueueError,
@@ -20,7 +20,7 @@ const MESSAGE_OVERHEAD_BYTES: usize = 1 << 20;
 pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, Error> {
     let kafka = config.kafka.as_ref().map(|kafka| (kafka_options(kafka, config), kafka.group.as_str()));
     let drain = kafka.as_ref().filter(|_| config.has(Role::Drain));
-    let mut steps = Steps { queue_writer: None, drain: None, index: None };
+    let mut steps = Steps { queue_writer: None, drain: None, index: None, retention: None };
 
     // index, for searches and for the drain
     if let Some(elastic) = config.elasticsearch.as_ref().filter(|_| drain.is_some() || config.has(Role::Query)) {
@@ -34,6 +34,8 @@ pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, 
         // queue → drain
         if let Some((options, group)) = drain {
             let reader = KafkaReader::connect(options, group, metrics.clone())?;
+            let etcd = config.etcd.as_ref().map(|etcd| etcd.endpoints.clone()).unwrap_or_default();
+            steps.retention = Some(Retention::new(index.clone(), etcd));
             steps.drain = Some(DrainParts { reader: Box::new(reader), writer: index });
         }
     }
@@ -71,6 +73,10 @@ fn elasticsearch_options(elastic: &config::Elasticsearch, topic: Option<String>)
     ElasticsearchOptions {
         urls: elastic.urls.clone(),
         data_stream: elastic.data_stream.clone(),
+        streams_max: elastic.streams_max,
+        layout: elastic.layout,
+        retention: retention_options(&elastic.retention),
+        refresh_interval: format!("{}ms", elastic.refresh_interval.0.as_millis()),
         auth,
         ca: elastic.ca.clone(),
         shards: elastic.shards,
@@ -78,6 +84,17 @@ fn elasticsearch_options(elastic: &config::Elasticsearch, topic: Option<String>)
         setup: elastic.setup,
         queue: topic.unwrap_or(defaults.queue),
         ..defaults
+    }
+}
+
+fn retention_options(retention: &config::ElasticsearchRetention) -> RetentionOptions {
+    RetentionOptions {
+        by: retention.by,
+        age: retention.age.map(|age| age.0),
+        bytes: retention.bytes.map(|bytes| bytes.0),
+        rollover_age: retention.rollover_age.0,
+        rollover_bytes: retention.rollover_bytes.0,
+        every: retention.every.0,
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, 
         queue_writer: Some(Arc::new(writer)),
         drain: Some(DrainParts { reader: Box::new(reader), writer: index.clone() }),
         index: Some(index),
+        retention: None,
     })
 }
 

@@ -1,12 +1,12 @@
 //! `[elasticsearch]`: the index of cluster mode.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use logsink::ConfigError;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    units::Secret,
+    units::{Bytes, Secret, Span},
     validate::{ensure, urls},
 };
 
@@ -16,8 +16,15 @@ use super::{
 pub struct Elasticsearch {
     /// URLs of some of the nodes.
     pub urls: Vec<String>,
-    /// The data stream that events go to. Default: `logs-logsink-default`.
+    /// The data stream that events go to, or a pattern with `{service}`, `{dataset}` and `{namespace}` that routes them to
+    /// several. Default: `logs-logsink-default`.
     pub data_stream: String,
+    /// How many data streams a pattern may make; further ones share one more. Default: 200.
+    pub streams_max: usize,
+    /// `data_stream`, `daily` (an index for each day), or `auto`: a data stream where the cluster has them. Default: auto.
+    pub layout: LayoutChoice,
+    /// How long events are kept there.
+    pub retention: ElasticsearchRetention,
     /// An API key, as Elasticsearch shows it ("encoded").
     pub api_key: Option<Secret>,
     /// The user of basic authentication.
@@ -32,6 +39,61 @@ pub struct Elasticsearch {
     pub shards: Option<u32>,
     /// Copies of each shard. Default: the cluster's.
     pub replicas: Option<u32>,
+    /// How long an event may be stored and not found yet. Default: 1 s.
+    pub refresh_interval: Span,
+}
+
+/// What the operator wants.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LayoutChoice {
+    /// A data stream where the cluster has them, else an index for each day.
+    #[default]
+    Auto,
+    /// A data stream.
+    DataStream,
+    /// An index for each day.
+    Daily,
+}
+
+/// Who removes old events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetentionBy {
+    /// A policy of the cluster's where it has them, else the server.
+    #[default]
+    Auto,
+    /// The server.
+    Logsink,
+    /// Neither: somebody else sees to it.
+    Nobody,
+}
+
+/// `[elasticsearch.retention]`: the first bound reached counts. Whole indices are removed, and only such as the server made.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ElasticsearchRetention {
+    /// Who sees to it: `auto` (an ILM or ISM policy where the cluster has them, else the server), `logsink` (the server), or
+    /// `nobody`. Default: auto.
+    pub by: RetentionBy,
+    /// Indices whose events are all older are removed. Default: none is.
+    pub age: Option<Span>,
+    /// Above this size of all indices with their replicas the oldest are removed. Default: no bound.
+    pub bytes: Option<Bytes>,
+    /// A data stream begins a new index after this time. Default: 1 day.
+    pub rollover_age: Span,
+    /// A data stream begins a new index at about this size, replicas not counted. Default: 50 GiB.
+    pub rollover_bytes: Bytes,
+    /// The server's pause between two looks. Default: 1 minute.
+    pub every: Span,
+}
+
+impl Default for ElasticsearchRetention {
+    fn default() -> Self {
+        let by = RetentionBy::Auto;
+        let (rollover_age, rollover_bytes, every) = (Span::days(1), Bytes::gib(50), Span::minutes(1));
+        Self { by, age: None, bytes: None, rollover_age, rollover_bytes, every }
+    }
 }
 
 impl Default for Elasticsearch {
@@ -39,6 +101,9 @@ impl Default for Elasticsearch {
         Self {
             urls: Vec::new(),
             data_stream: "logs-logsink-default".into(),
+            streams_max: 200,
+            layout: LayoutChoice::Auto,
+            retention: ElasticsearchRetention::default(),
             api_key: None,
             username: None,
             password: None,
@@ -46,6 +111,7 @@ impl Default for Elasticsearch {
             setup: true,
             shards: None,
             replicas: None,
+            refresh_interval: Span(Duration::from_secs(1)),
         }
     }
 }
@@ -64,6 +130,30 @@ impl Elasticsearch {
         ensure(self.api_key.is_none() || self.username.is_none(), "elasticsearch.api_key", || {
             "is set together with `username`: choose one way to log in".into()
         })?;
-        Ok(())
+        ensure((1..=10_000).contains(&self.streams_max), "elasticsearch.streams_max", || {
+            format!("is {}: write a number from 1 to 10000, each stream being a shard at least", self.streams_max)
+        })?;
+        ensure(!self.refresh_interval.0.is_zero(), "elasticsearch.refresh_interval", || {
+            "is 0: write 1s or more".into()
+        })?;
+        self.retention.validate()
+    }
+}
+
+impl ElasticsearchRetention {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let at_least = |field: &str, span: Option<Span>, least: Span| {
+            ensure(span.is_none_or(|span| span >= least), field, || format!("is less than {least}: write more"))
+        };
+        at_least("elasticsearch.retention.age", self.age, Span::minutes(60))?;
+        at_least("elasticsearch.retention.rollover_age", Some(self.rollover_age), Span::minutes(1))?;
+        at_least("elasticsearch.retention.every", Some(self.every), Span(Duration::from_secs(1)))?;
+        let least = Bytes::mib(1);
+        ensure(self.rollover_bytes >= least, "elasticsearch.retention.rollover_bytes", || {
+            format!("is less than {least}: write more")
+        })?;
+        ensure(self.bytes.is_none_or(|bytes| bytes >= Bytes::mib(4)), "elasticsearch.retention.bytes", || {
+            "is less than 4MiB: write more".into()
+        })
     }
 }

@@ -68,6 +68,15 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("kafka.oversize", Kind::Text),
     ("elasticsearch.urls", Kind::List),
     ("elasticsearch.data_stream", Kind::Text),
+    ("elasticsearch.streams_max", Kind::Int),
+    ("elasticsearch.layout", Kind::Text),
+    ("elasticsearch.refresh_interval", Kind::Text),
+    ("elasticsearch.retention.by", Kind::Text),
+    ("elasticsearch.retention.age", Kind::Text),
+    ("elasticsearch.retention.bytes", Kind::Text),
+    ("elasticsearch.retention.rollover_age", Kind::Text),
+    ("elasticsearch.retention.rollover_bytes", Kind::Text),
+    ("elasticsearch.retention.every", Kind::Text),
     ("elasticsearch.api_key", Kind::Text),
     ("elasticsearch.username", Kind::Text),
     ("elasticsearch.password", Kind::Text),
@@ -190,13 +199,12 @@ fn overlay(table: &mut Table, setting: &str, kind: Kind, text: &str) -> Result<(
             Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
         }
     };
-    let (sections, key) = setting.rsplit_once('.').unwrap_or(("", setting));
-    let mut section = &mut *table;
-    for name in sections.split('.').filter(|name| !name.is_empty()) {
+    let (mut section, mut key) = (&mut *table, setting);
+    while let Some((name, rest)) = key.split_once('.') {
         let inner = section.entry(name).or_insert_with(|| Value::Table(Table::new()));
         // The file was read as Config before, so a section is a table.
         let Value::Table(inner) = inner else { return Err("its section is not a table".into()) };
-        section = inner;
+        (section, key) = (inner, rest);
     }
     section.insert(key.to_owned(), value);
     read(table).map(drop)
@@ -319,8 +327,22 @@ mod tests {
                 (_, Kind::Bool) => "true",
                 (_, Kind::Int) => "3",
                 (setting, _) if setting.ends_with("bytes_max") || *setting == "retention.bytes" => "64MiB",
-                (&"stop_timeout" | &"retention.age" | &"ingest.limits.burst", _) => "1h",
+                (
+                    &"stop_timeout"
+                    | &"retention.age"
+                    | &"ingest.limits.burst"
+                    | &"elasticsearch.refresh_interval",
+                    _,
+                ) => "1h",
                 (&"ingest.limits.bytes_per_second", _) => "64MiB",
+                (&"elasticsearch.layout" | &"elasticsearch.retention.by", _) => "auto",
+                (setting, _) if setting.starts_with("elasticsearch.retention.") => {
+                    if setting.ends_with("bytes") {
+                        "64MiB"
+                    } else {
+                        "1h"
+                    }
+                }
                 (setting, _) if setting.starts_with("listen") => "127.0.0.1:9",
                 _ => "text",
             };

@@ -1,4 +1,4 @@
-//! Events in Elasticsearch or OpenSearch: a data stream, written by `_bulk`, searched by query DSL.
+//! Events in Elasticsearch or OpenSearch: data streams or daily indices, written by `_bulk`, searched by query DSL.
 //!
 //! Promises: a record's id depends on who sent it and where it stood, so a replay stores nothing twice; a write ends only
 //! when each record is stored, dead-lettered with the reason, or was dropped by a rule; a search answers as
@@ -6,9 +6,6 @@
 //!
 //! Overloaded or away: only what was refused is sent again, with growing pauses; what a person has to mend (no permission,
 //! a closed index) stops the line, turns [`IndexReader::ready`] red and is logged, and goes on by itself when mended.
-//!
-//! One limit of data streams: an id is unique within one backing index. A batch sent again after a rollover is stored again;
-//! searches show it once.
 
 mod body;
 mod bulk;
@@ -16,10 +13,17 @@ mod document;
 mod dsl;
 mod http;
 mod json;
+mod layout;
+mod lifecycle;
 mod mapping;
 mod number;
+mod repeats;
+mod retention;
+mod route;
 mod search;
+mod server;
 mod setup;
+mod streams;
 mod time;
 mod write;
 
@@ -30,7 +34,7 @@ pub mod bench {
     /// The body of a `_bulk` request and how many documents it has.
     pub fn body(messages: &[crate::queue::Message]) -> (bytes::Bytes, usize) {
         let origin = super::body::origin("otlp_logs");
-        let body = super::body::Body::write(messages, origin, super::setup::Flavor::Elasticsearch);
+        let body = super::body::Body::write(messages, origin, super::server::Flavor::Elasticsearch);
         (body.bytes, body.items.len())
     }
 }
@@ -41,13 +45,19 @@ use elasticsearch::http::Method;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
+pub use self::retention::{Retention, RetentionOptions};
 use self::{
     http::Client,
-    setup::Flavor,
+    layout::Layout,
+    repeats::Repeats,
+    route::Pattern,
+    setup::SetUp,
+    streams::Streams,
     write::{Backoff, Trouble},
 };
 use super::{IndexError, IndexReader, IndexWriter, Written};
 use crate::{
+    config::LayoutChoice,
     metrics::Metrics,
     query::{Page, Query},
     queue::{BoxFuture, DeadLetters, Message},
@@ -59,8 +69,14 @@ use crate::{
 pub struct ElasticsearchOptions {
     /// Nodes, `http://…` or `https://…`; requests go to them in turn. Default: `http://127.0.0.1:9200`.
     pub urls: Vec<String>,
-    /// The data stream. Default: `logs-logsink-default`.
+    /// The data stream, or a pattern with `{service}`, `{dataset}` and `{namespace}`. Default: `logs-logsink-default`.
     pub data_stream: String,
+    /// How many data streams a pattern may make; what is beyond goes to one more. Default: 200, each being a shard at least.
+    pub streams_max: usize,
+    /// A data stream, or an index for each day. Default: what the cluster has.
+    pub layout: LayoutChoice,
+    /// How long events are kept.
+    pub retention: RetentionOptions,
     /// How to log in. Default: not at all.
     pub auth: Auth,
     /// A PEM file with certificates of authorities to trust beside the well-known ones.
@@ -113,6 +129,9 @@ impl Default for ElasticsearchOptions {
         Self {
             urls: vec!["http://127.0.0.1:9200".into()],
             data_stream: "logs-logsink-default".into(),
+            streams_max: 200,
+            layout: LayoutChoice::Auto,
+            retention: RetentionOptions::default(),
             auth: Auth::None,
             ca: None,
             timeout: Duration::from_secs(60),
@@ -136,8 +155,12 @@ pub struct Elasticsearch {
     metrics: Arc<Metrics>,
     /// The hash of the queue's name.
     origin: u64,
+    /// `options.data_stream`
+    pattern: Arc<Pattern>,
     /// Known once the template is in place.
-    set_up: OnceCell<Flavor>,
+    set_up: OnceCell<SetUp>,
+    streams: Streams,
+    repeats: Repeats,
     trouble: Trouble,
 }
 
@@ -151,10 +174,21 @@ impl Elasticsearch {
         dead: Arc<dyn DeadLetters>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, IndexError> {
-        check_name(&options.data_stream)?;
+        let pattern = Arc::new(Pattern::parse(&options.data_stream)?);
         let client = Client::new(&options)?;
         let origin = body::origin(&options.queue);
-        Ok(Self { options, client, dead, metrics, origin, set_up: OnceCell::new(), trouble: Trouble::default() })
+        Ok(Self {
+            options,
+            client,
+            dead,
+            metrics,
+            origin,
+            pattern,
+            set_up: OnceCell::new(),
+            streams: Streams::default(),
+            repeats: Repeats::default(),
+            trouble: Trouble::default(),
+        })
     }
 
     async fn call(
@@ -168,18 +202,12 @@ impl Elasticsearch {
     }
 
     /// Puts the template in place before the first write, however often it takes.
-    async fn set_up(&self) -> Flavor {
-        let set_up = async || {
-            let flavor = setup::flavor(self).await?;
-            if self.options.setup {
-                setup::set_up(self, flavor).await?;
-            }
-            Ok(flavor)
-        };
+    async fn set_up(&self) -> SetUp {
+        let set_up = async || setup::set_up(self).await;
         let mut backoff = Backoff::default();
         loop {
             match self.set_up.get_or_try_init(set_up).await {
-                Ok(flavor) => return *flavor,
+                Ok(set_up) => return *set_up,
                 Err(failed) => {
                     self.trouble.failed(&failed, "cannot set up the index");
                     backoff.wait(&failed).await;
@@ -187,13 +215,37 @@ impl Elasticsearch {
             }
         }
     }
+
+    /// Where `_bulk` goes. Where there is one data stream, the action lines need not name it.
+    fn bulk_path(&self, layout: Layout) -> String {
+        match self.pattern.fixed() {
+            Some(name) if layout == Layout::DataStream => format!("/{name}/_bulk"),
+            _ => "/_bulk".to_owned(),
+        }
+    }
+
+    /// What a search names: a process that only searches does not ask the cluster what it has.
+    fn search_path(&self) -> String {
+        let streams = self.pattern.wildcard();
+        match self.options.layout {
+            LayoutChoice::DataStream => format!("/{streams}/_search"),
+            LayoutChoice::Auto | LayoutChoice::Daily => {
+                format!("/{streams},{streams}-2*.*.*,{streams}-{}/_search", layout::OUTSIDE)
+            }
+        }
+    }
+
+    /// Whether a search may meet what others have stored: then events of ours are told by the field that orders them.
+    fn meets_others(&self) -> bool {
+        self.pattern.fixed().is_none() || self.options.layout != LayoutChoice::DataStream
+    }
 }
 
 impl IndexWriter for Elasticsearch {
     fn write<'a>(&'a self, messages: &'a [Message]) -> BoxFuture<'a, Result<Written, IndexError>> {
         Box::pin(async move {
-            let flavor = self.set_up().await;
-            Ok(write::write(self, flavor, messages).await)
+            let set_up = self.set_up().await;
+            Ok(write::write(self, set_up, messages).await)
         })
     }
 }
@@ -208,7 +260,7 @@ impl IndexReader for Elasticsearch {
             if let Some(message) = self.trouble.message() {
                 return Err(IndexError::Failed(message));
             }
-            let path = format!("/{}/_search", self.options.data_stream);
+            let path = self.search_path();
             let query = [("size", "0"), ("track_total_hits", "false"), ("ignore_unavailable", "true")];
             let answer = self.client.call(Method::Get, &path, &query, None, "application/json", Some(READY_TIMEOUT));
             answer.await?.ok().map(drop).map_err(IndexError::from)
@@ -252,17 +304,4 @@ impl From<Failed> for IndexError {
             Failed::BadRequest { message } => Self::BadRequest(message),
         }
     }
-}
-
-/// A data stream's name stands in paths and patterns.
-fn check_name(name: &str) -> Result<(), IndexError> {
-    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
-    let begins_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-    if begins_well && name.len() <= 200 && name.chars().all(is_plain) {
-        return Ok(());
-    }
-    Err(IndexError::Failed(format!(
-        "data_stream: `{name}` is not a name for a data stream: write lower-case letters, digits, `-`, `_` and `.`, \
-         a letter or digit first"
-    )))
 }

@@ -17,7 +17,12 @@ use std::{borrow::Cow, ops::Range};
 use bytes::Bytes;
 
 use self::attributes::{Notes, attributes, object};
-use super::{json, setup::Flavor, time};
+use super::{
+    json,
+    route::{Routes, Stream, Target},
+    server::Flavor,
+    time,
+};
 use crate::{
     otlp::{self, AnyView, Attributes, RecordView, ResourceView, ScopeView, WireError},
     queue::Message,
@@ -42,6 +47,10 @@ pub(super) struct Body<'a> {
     pub(super) bad: Vec<(usize, WireError)>,
     /// Records that the rules dropped.
     pub(super) dropped: u64,
+    /// Where the documents go.
+    pub(super) streams: Vec<Stream>,
+    /// By message: before this time, Unix nanoseconds, none of its records can have been stored.
+    pub(super) since_ns: Vec<u64>,
 }
 
 /// One document.
@@ -64,12 +73,13 @@ pub(super) fn origin(queue: &str) -> u64 {
 
 impl<'a> Body<'a> {
     /// Writes the documents of `messages`, which come from the queue that `origin` stands for.
-    pub(super) fn write(messages: &'a [Message], origin: u64, flavor: Flavor) -> Self {
+    pub(super) fn routed(messages: &'a [Message], origin: u64, flavor: Flavor, routes: &Routes) -> Self {
         // JSON with its two copies of the keys is two to three times the protobuf.
         let payload: usize = messages.iter().map(|message| message.payload.len()).sum();
         let mut out = Vec::with_capacity(payload * 5 / 2);
         let (mut items, mut bad, mut dropped) = (Vec::<Item<'_>>::new(), Vec::new(), 0);
-        let mut writer = Writer::new(flavor);
+        let mut writer = Writer::new(flavor, routes);
+        let mut since_ns = Vec::with_capacity(messages.len());
         for (index, message) in messages.iter().enumerate() {
             let before = (out.len(), items.len(), dropped);
             writer.follow_message(message, origin);
@@ -90,8 +100,15 @@ impl<'a> Body<'a> {
                 dropped = before.2;
                 bad.push((index, error));
             }
+            since_ns.push(writer.since_ns);
         }
-        Self { bytes: out.into(), items, bad, dropped }
+        Self { bytes: out.into(), items, bad, dropped, streams: writer.target.into_streams(), since_ns }
+    }
+
+    /// The documents of `messages` where the request's path says where they go.
+    #[cfg(any(test, feature = "bench-internals"))]
+    pub(super) fn write(messages: &'a [Message], origin: u64, flavor: Flavor) -> Self {
+        Self::routed(messages, origin, flavor, &Routes::fixed("logs-logsink-default"))
     }
 
     /// The lines of some items, given ascending. Without a copy when they follow one another.
@@ -112,24 +129,32 @@ impl<'a> Body<'a> {
 }
 
 /// What is known from one record to the next.
-struct Writer<'a> {
+struct Writer<'a, 'r> {
     flavor: Flavor,
     /// What the ids of a message's records begin with, escaped.
     id: Vec<u8>,
     /// The index of the message's first record in the sender's batch.
     first: u32,
+    /// Before this time none of the message's records can have been stored.
+    since_ns: u64,
+    /// Whether the ids are those of a sender that numbers its batches.
+    is_numbered: bool,
+    target: Target<'r>,
     resource: Resource<'a>,
     scope: Scope<'a>,
     clock: time::Clock,
     notes: Notes<'a>,
 }
 
-impl<'a> Writer<'a> {
-    fn new(flavor: Flavor) -> Self {
+impl<'a, 'r> Writer<'a, 'r> {
+    fn new(flavor: Flavor, routes: &'r Routes) -> Self {
         Self {
             flavor,
             id: Vec::new(),
             first: 0,
+            since_ns: 0,
+            is_numbered: false,
+            target: Target::new(routes),
             resource: Resource::default(),
             scope: Scope::default(),
             clock: time::Clock::default(),
@@ -143,11 +168,13 @@ impl<'a> Writer<'a> {
     /// A sender that numbers its batches gives a batch sent again the same ids; any other's record has the id of its place,
     /// so that a message read again has the same ones. A `:` is in the ids of the first kind and never in those of the second.
     fn follow_message(&mut self, message: &Message, origin: u64) {
+        self.is_numbered = true;
         let id = match (&message.headers.instance, message.headers.sequence) {
             (Some(instance), Some(sequence)) if instance.len() <= INSTANCE_BYTES_MAX => {
                 format!("{instance}:{sequence:016x}:")
             }
             _ => {
+                self.is_numbered = false;
                 // A topic that is made anew begins at offset 0 again: its messages are told from the old ones by their time.
                 let origin = origin ^ message.headers.appended_ns();
                 format!("{:08x}/{:016x}/{origin:016x}/", message.position.partition, message.position.offset)
@@ -156,6 +183,10 @@ impl<'a> Writer<'a> {
         self.first = message.headers.first;
         self.id.clear();
         json::escaped(&mut self.id, &id);
+        // What has the id of its place cannot have been stored before it stood there; a batch that is sent twice, not before
+        // its records happened.
+        self.since_ns = message.headers.appended_ns();
+        self.target.follow_message(time::clamp(self.since_ns));
     }
 
     /// `"id"`
@@ -172,12 +203,25 @@ impl<'a> Writer<'a> {
         out.push(b'"');
     }
 
+    /// The line before the document.
+    fn action(&mut self, out: &mut Vec<u8>, index: u32, time_ns: u64) {
+        out.extend_from_slice(b"{\"create\":{");
+        out.extend_from_slice(self.target.action(time::clamp(time_ns)));
+        out.extend_from_slice(b"\"_id\":");
+        self.id(out, index);
+        out.extend_from_slice(b"}}\n");
+    }
+
     /// Writes a record's two lines.
     fn write(&mut self, out: &mut Vec<u8>, record: &RecordView<'a>, pairs: Attributes<'_, 'a>, time_ns: u64) {
-        self.resource.follow(record.resource);
-        out.extend_from_slice(b"{\"create\":{\"_id\":");
-        self.id(out, record.index);
-        out.extend_from_slice(b"}}\n{\"@timestamp\":\"");
+        if self.resource.follow(record.resource) {
+            self.target.follow_resource(&record.resource);
+        }
+        if self.is_numbered {
+            self.since_ns = self.since_ns.min(time_ns);
+        }
+        self.action(out, record.index, time_ns);
+        out.extend_from_slice(b"{\"@timestamp\":\"");
         self.clock.write(out, time::clamp(time_ns));
         out.extend_from_slice(b"\",\"tie\":");
         self.id(out, record.index);
@@ -256,8 +300,10 @@ struct Resource<'a> {
 }
 
 impl<'a> Resource<'a> {
-    fn follow(&mut self, view: ResourceView<'a>) {
-        if self.json.is_empty() || !std::ptr::eq(self.view.raw, view.raw) {
+    /// Whether it is another one than before.
+    fn follow(&mut self, view: ResourceView<'a>) -> bool {
+        let is_another = self.json.is_empty() || !std::ptr::eq(self.view.raw, view.raw);
+        if is_another {
             self.service.clear();
             json::field(&mut self.service, "service", view.service);
             self.json.clear();
@@ -265,6 +311,7 @@ impl<'a> Resource<'a> {
             self.view = view;
             object(&mut self.json, view.attributes(), None, &mut self.notes);
         }
+        is_another
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{body::TERM_CHARS_MAX, setup::Flavor};
+use super::{body::TERM_CHARS_MAX, server::Flavor};
 use crate::otlp::wire::DEPTH_MAX;
 
 /// The template's `mappings`.

@@ -130,7 +130,7 @@ async fn request(
     size: usize,
     after: Option<&Place>,
 ) -> Result<Part, Failed> {
-    let path = format!("/{}/_search", elasticsearch.options.data_stream);
+    let path = elasticsearch.search_path();
     let parameters = [
         // Before the first event there is no data stream, and nothing to be found.
         ("ignore_unavailable", "true"),
@@ -139,7 +139,13 @@ async fn request(
         ("allow_partial_search_results", "true"),
         ("filter_path", "timed_out,_shards.total,_shards.failed,hits.hits._source,hits.hits.sort"),
     ];
-    let body = body(query, condition, size, after).to_string();
+    let mut body = body(query, condition, size, after);
+    if elasticsearch.meets_others()
+        && let Some(filter) = body["query"]["bool"]["filter"].as_array_mut()
+    {
+        filter.push(json!({"exists": {"field": "tie"}}));
+    }
+    let body = body.to_string();
     let answer = elasticsearch.call(Method::Post, &path, &parameters, Some(body.into())).await?.ok()?;
     let answer: Answer = serde_json::from_slice(&answer)
         .map_err(|error| Failed::retry("garbage", format!("the answer to a search cannot be read: {error}")))?;

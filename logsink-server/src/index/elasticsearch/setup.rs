@@ -1,68 +1,153 @@
-//! What has to be there before the first event is: the index template, and the data stream made from it.
+//! What has to be there before the first event is: the index template, the policy of its indices' lives where the cluster has
+//! policies, and the data stream.
 //!
-//! An older server does not take a newer server's template away: the template has a version and only a higher one is put
-//! in its place.
+//! A template names one stream exactly: a pattern such as `logs-*-*` would take the streams of others along. Each says who made
+//! it and from what, in `_meta`. An older server does not take a newer server's template away, one that a person has put in its
+//! place is left as it is, and one that was made from other settings is replaced, after which the data stream rolls over.
 
 use elasticsearch::http::Method;
 use serde_json::{Value, json};
 
-use super::{Elasticsearch, Failed, mapping};
+use super::{
+    Elasticsearch, Failed, body,
+    layout::Layout,
+    lifecycle::{self, Lifecycle},
+    mapping, server,
+    server::Flavor,
+};
+use crate::config::LayoutChoice;
 
 /// Rises with every change of [`template`].
-const TEMPLATE_VERSION: u64 = 1;
+const TEMPLATE_VERSION: u64 = 2;
 /// Above the templates that the servers bring for `logs-*-*` (100), as Elastic's documentation asks of one's own.
 const TEMPLATE_PRIORITY: u64 = 500;
+/// In `_meta` of all that we make.
+pub(super) const MANAGED_BY: &str = "logsink";
 
-/// Which server it is: they index attributes by different field types.
+/// What was found and put in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flavor {
-    /// `flattened`
-    Elasticsearch,
-    /// `flat_object`
-    OpenSearch,
+pub(super) struct SetUp {
+    pub(super) flavor: Flavor,
+    pub(super) layout: Layout,
+    pub(super) lifecycle: Lifecycle,
 }
 
-/// Asks the server what it is.
-pub(super) async fn flavor(elasticsearch: &Elasticsearch) -> Result<Flavor, Failed> {
-    let answer = elasticsearch.call(Method::Get, "/", &[], None).await?.ok()?;
-    let Ok(about) = serde_json::from_slice::<Value>(&answer) else {
-        return Err(Failed::retry("garbage", "the answer to GET / is not JSON".into()));
+/// Asks the cluster what it has, and puts in place what the first write needs.
+pub(super) async fn set_up(elasticsearch: &Elasticsearch) -> Result<SetUp, Failed> {
+    let options = &elasticsearch.options;
+    let flavor = server::flavor(elasticsearch).await?;
+    let wanted = if options.layout == LayoutChoice::Daily { Layout::Daily } else { Layout::DataStream };
+    let mut set_up = SetUp { flavor, layout: wanted, lifecycle: Lifecycle::None };
+    if !options.setup {
+        return Ok(set_up);
+    }
+    set_up.lifecycle = lifecycle::found(elasticsearch, flavor).await?;
+    let stream = elasticsearch.pattern.fixed().map_or_else(|| elasticsearch.pattern.overflow(), str::to_owned);
+    match put(elasticsearch, set_up, &stream).await {
+        Err(Failed::BadRequest { message }) if options.layout == LayoutChoice::Auto && lacks_streams(&message) => {
+            tracing::info!(reason = %message, "this cluster has no data streams: events go to an index for each day");
+            set_up.layout = Layout::Daily;
+            put(elasticsearch, set_up, &stream).await?;
+        }
+        other => other?,
+    }
+    Ok(set_up)
+}
+
+/// Whether the server refused a template because it does not know data streams: Elasticsearch 7 without its module of them says
+/// `unknown field [data_stream]`.
+fn lacks_streams(message: &str) -> bool {
+    message.contains("data_stream") || message.contains("data stream")
+}
+
+/// The template's name.
+fn template_name(stream: &str, layout: Layout) -> String {
+    match layout {
+        Layout::DataStream => format!("logsink-{stream}"),
+        // A cluster can have both: a data stream keeps the template that it was made from.
+        Layout::Daily => format!("logsink-{stream}-daily"),
+    }
+}
+
+/// Puts in place what one stream needs.
+pub(super) async fn put(elasticsearch: &Elasticsearch, set_up: SetUp, stream: &str) -> Result<(), Failed> {
+    lifecycle::put(elasticsearch, set_up, stream).await?;
+    let path = format!("/_index_template/{}", template_name(stream, set_up.layout));
+    let template = template(elasticsearch, set_up, stream);
+    let was_there = match found(elasticsearch, &path).await? {
+        Some(found) if found["_meta"]["managed_by"] != MANAGED_BY => {
+            tracing::info!(template = %path, "the index template is not of our making: it is left as it is");
+            return Ok(());
+        }
+        Some(found) => {
+            let version = found["version"].as_u64().unwrap_or(0);
+            let is_same = version == TEMPLATE_VERSION && found["_meta"]["made_from"] == template["_meta"]["made_from"];
+            if version > TEMPLATE_VERSION || is_same {
+                return Ok(());
+            }
+            true
+        }
+        None => false,
     };
-    let is_opensearch = about["version"]["distribution"] == "opensearch";
-    Ok(if is_opensearch { Flavor::OpenSearch } else { Flavor::Elasticsearch })
+    elasticsearch.call(Method::Put, &path, &[], Some(template.to_string().into())).await?.ok()?;
+    tracing::info!(template = %path, version = TEMPLATE_VERSION, "put the index template");
+    if set_up.layout == Layout::DataStream {
+        let (path, method) = match was_there {
+            true => (format!("/{stream}/_rollover"), Method::Post),
+            false => (format!("/_data_stream/{stream}"), Method::Put),
+        };
+        let answer = elasticsearch.call(method, &path, &[], None).await?;
+        match answer.status {
+            // It is there already or not yet, or this build has no such endpoint or this user no right to it: then the first
+            // `_bulk` makes the data stream from the template, or is told why not.
+            200 | 400 | 403 | 404 | 405 => {}
+            _ => answer.ok().map(drop)?,
+        }
+    }
+    Ok(())
 }
 
-/// Puts the template and the data stream in place.
-pub(super) async fn set_up(elasticsearch: &Elasticsearch, flavor: Flavor) -> Result<(), Failed> {
-    let data_stream = &elasticsearch.options.data_stream;
-    let path = format!("/_index_template/logsink-{data_stream}");
-    if version(elasticsearch, &path).await?.is_none_or(|version| version < TEMPLATE_VERSION) {
-        let template = template(elasticsearch, flavor).to_string();
-        elasticsearch.call(Method::Put, &path, &[], Some(template.into())).await?.ok()?;
-        tracing::info!(template = %path, version = TEMPLATE_VERSION, "put the index template");
-    }
-    let answer = elasticsearch.call(Method::Put, &format!("/_data_stream/{data_stream}"), &[], None).await?;
-    match answer.status {
-        // It is there already, or this build has no such endpoint or this user no right to it: then the first `_bulk` makes
-        // the data stream from the template, or is told why not.
-        200 | 400 | 403 | 404 | 405 => Ok(()),
-        _ => answer.ok().map(drop),
-    }
-}
-
-/// The version of the template that is there; none when there is none.
-async fn version(elasticsearch: &Elasticsearch, path: &str) -> Result<Option<u64>, Failed> {
+/// The template that is there; none when there is none.
+async fn found(elasticsearch: &Elasticsearch, path: &str) -> Result<Option<Value>, Failed> {
     let answer = elasticsearch.call(Method::Get, path, &[], None).await?;
     if answer.status == 404 {
         return Ok(None);
     }
-    let Ok(found) = serde_json::from_slice::<Value>(&answer.ok()?) else {
+    let Ok(mut found) = serde_json::from_slice::<Value>(&answer.ok()?) else {
         return Err(Failed::retry("garbage", "the answer about the index template is not JSON".into()));
     };
-    Ok(Some(found["index_templates"][0]["index_template"]["version"].as_u64().unwrap_or(0)))
+    Ok(found.pointer_mut("/index_templates/0/index_template").map(Value::take))
 }
 
-fn template(elasticsearch: &Elasticsearch, flavor: Flavor) -> Value {
+/// All streams of this pattern and layout that there are, the overflow among them.
+pub(super) async fn streams(elasticsearch: &Elasticsearch, layout: Layout) -> Result<Vec<String>, Failed> {
+    let query = [("filter_path", "index_templates.index_template._meta")];
+    let answer = elasticsearch.call(Method::Get, "/_index_template/logsink-*", &query, None).await?;
+    if answer.status == 404 {
+        return Ok(Vec::new());
+    }
+    let Ok(found) = serde_json::from_slice::<Value>(&answer.ok()?) else {
+        return Err(Failed::retry("garbage", "the answer about the index templates is not JSON".into()));
+    };
+    let templates = found["index_templates"].as_array().cloned().unwrap_or_default();
+    let ours = templates.iter().filter_map(|template| {
+        let meta = &template["index_template"]["_meta"];
+        let is_ours = meta["managed_by"] == MANAGED_BY
+            && meta["pattern"] == elasticsearch.options.data_stream.as_str()
+            && meta["layout"] == layout_name(layout);
+        is_ours.then(|| meta["stream"].as_str().map(str::to_owned)).flatten()
+    });
+    Ok(ours.collect())
+}
+
+fn layout_name(layout: Layout) -> &'static str {
+    match layout {
+        Layout::DataStream => "data_stream",
+        Layout::Daily => "daily",
+    }
+}
+
+fn template(elasticsearch: &Elasticsearch, set_up: SetUp, stream: &str) -> Value {
     let options = &elasticsearch.options;
     let mut settings = json!({
         "index.refresh_interval": options.refresh_interval,
@@ -74,15 +159,32 @@ fn template(elasticsearch: &Elasticsearch, flavor: Flavor) -> Value {
     if let Some(replicas) = options.replicas {
         settings["index.number_of_replicas"] = json!(replicas);
     }
-    json!({
-        "index_patterns": [options.data_stream],
-        "data_stream": {},
+    if let Some((key, policy)) = lifecycle::setting(elasticsearch, set_up) {
+        settings[key] = json!(policy);
+    }
+    let mut mappings = mapping::mappings(set_up.flavor);
+    // What retention goes by, see there.
+    mappings["_meta"] = json!({"managed_by": MANAGED_BY, "stream": stream});
+    let mut template = json!({
+        "index_patterns": [stream],
         "priority": TEMPLATE_PRIORITY,
         "version": TEMPLATE_VERSION,
-        "_meta": {"managed_by": "logsink"},
-        "template": {
-            "settings": settings,
-            "mappings": mapping::mappings(flavor),
+        "_meta": {
+            "managed_by": MANAGED_BY,
+            "stream": stream,
+            "pattern": options.data_stream,
+            "layout": layout_name(set_up.layout),
         },
-    })
+        "template": {"settings": settings, "mappings": mappings},
+    });
+    match set_up.layout {
+        Layout::DataStream => template["data_stream"] = json!({}),
+        Layout::Daily => {
+            template["index_patterns"] =
+                json!([format!("{stream}-2*.*.*"), format!("{stream}-{}", super::layout::OUTSIDE)]);
+        }
+    }
+    let made_from = format!("{:016x}", body::origin(&template.to_string()));
+    template["_meta"]["made_from"] = json!(made_from);
+    template
 }

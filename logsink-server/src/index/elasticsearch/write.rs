@@ -9,7 +9,9 @@ use super::{
     Elasticsearch, Failed,
     body::{Body, Item},
     bulk::{self, Answer},
-    setup::Flavor,
+    repeats,
+    setup::SetUp,
+    streams,
 };
 use crate::{index::Written, queue::Message};
 
@@ -27,14 +29,15 @@ const QUIET_FAILURES: u32 = 3;
 const REMIND_EVERY: Duration = Duration::from_secs(60);
 
 /// Writes the records of `messages`. Ends only when all of them are dealt with.
-pub(super) async fn write(elasticsearch: &Elasticsearch, flavor: Flavor, messages: &[Message]) -> Written {
-    let body = Body::write(messages, elasticsearch.origin, flavor);
+pub(super) async fn write(elasticsearch: &Elasticsearch, set_up: SetUp, messages: &[Message]) -> Written {
+    let body = streams::body(elasticsearch, set_up, messages).await;
+    let before = repeats::before(elasticsearch, set_up, &body).await;
     let mut writing = Writing {
         elasticsearch,
         messages,
         body: &body,
-        path: format!("/{}/_bulk", elasticsearch.options.data_stream),
-        written: Written { dropped: body.dropped, ..Written::default() },
+        path: elasticsearch.bulk_path(set_up.layout),
+        written: Written { dropped: body.dropped, stored: before.stored.len() as u64, ..Written::default() },
         backoff: Backoff::default(),
     };
     for (index, error) in &body.bad {
@@ -42,9 +45,17 @@ pub(super) async fn write(elasticsearch: &Elasticsearch, flavor: Flavor, message
         writing.bury(message, None, "not_otlp", &error.to_string(), &message.payload).await;
     }
     let mut work = requests(&body.items);
+    if !before.stored.is_empty() {
+        elasticsearch.metrics.index_duplicates.inc_by(before.stored.len() as u64);
+        work.iter_mut().for_each(|items| items.retain(|item| !before.stored.contains(item)));
+        work.retain(|items| !items.is_empty());
+    }
     while let Some(items) = work.pop_front() {
         writing.send(items, &mut work).await;
     }
+    let doubles = repeats::after(elasticsearch, set_up, &body, &before).await;
+    elasticsearch.metrics.index_duplicates.inc_by(doubles);
+    elasticsearch.trouble.over();
     writing.written
 }
 

@@ -1,0 +1,479 @@
+//! Each record once across a rollover: within one backing index of a data stream a second `create` with the same id is refused,
+//! between two it is not.
+//!
+//! Two cases, two looks.
+//!
+//! *The first copy lies in an older index.* A record can have been stored only after it happened (or, where its id is that of
+//! its place in the queue, after it came there). A message whose records are all younger than the index that is written to can have
+//! no copy elsewhere: one comparison a message, and that is all in the steady state. The ids of older messages are looked up in
+//! the indices that were written to since, and what is there counts as stored.
+//!
+//! *The data stream rolls over during the write*, between an attempt whose outcome is unknown and the next, or while another
+//! process writes the same records. So after a write the index that is written to is asked for again, and when it has changed, all ids
+//! are looked up in the indices of that time and later; of two copies the younger is removed. Whoever removes one has seen
+//! the older, and everyone removes the younger, so one stays.
+//!
+//! Bounds: a look-up goes through [`LOOKED_AT_MAX`] indices at most. A repeat that comes after more rollovers is stored again. A user
+//! without the right to search is told so once, and has no such protection.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use elasticsearch::http::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use super::{
+    Elasticsearch, Failed,
+    body::Body,
+    layout::{self, Layout},
+    setup::SetUp,
+    write::Backoff,
+};
+
+/// Older indices that ids are looked up in: with an index a day, a month.
+const LOOKED_AT_MAX: usize = 31;
+/// By how much clocks (of senders, of Kafka's producers, of the cluster) may differ without harm. So long after a rollover
+/// everything is looked up.
+const CLOCKS_DIFFER_MS: i64 = 120_000;
+/// Older indices than this have been refreshed since they were written to: `refresh_interval` is a second.
+const REFRESHED_AFTER_MS: i64 = 600_000;
+/// Hits of one search: `index.max_result_window`.
+const HITS_MAX: usize = 10_000;
+/// Ids of one search.
+const IDS_MAX: usize = 2_000;
+/// Names in one request's first line, which has 4 KiB.
+const NAMES_PER_REQUEST: usize = 12;
+
+/// The number of a data stream's backing index; none when the name is not that of one of `stream`.
+/// `.ds-NAME-2026.11.26-000001` in Elasticsearch, `.ds-NAME-000001` in OpenSearch; with something in front when it was shrunk
+/// or mounted.
+pub(super) fn generation(name: &str, stream: &str) -> Option<u64> {
+    let (_, rest) = name.split_once(".ds-")?;
+    let rest = rest.strip_prefix(stream)?.strip_prefix('-')?;
+    let number = match rest.split_once('-') {
+        Some((date, number)) => layout::parse_date(date).map(|_| number)?,
+        None => rest,
+    };
+    (number.len() >= 6 && number.bytes().all(|byte| byte.is_ascii_digit())).then(|| number.parse().ok()).flatten()
+}
+
+/// A backing index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Generation {
+    number: u64,
+    name: String,
+    created_ms: i64,
+}
+
+/// The backing indices of a stream, oldest first; the last is written to.
+type Generations = Arc<Vec<Generation>>;
+
+/// What this process knows of the backing indices.
+#[derive(Debug, Default)]
+pub(super) struct Repeats {
+    /// By stream, with when the question was asked. As many as there are streams.
+    known: Mutex<BTreeMap<String, (Instant, Generations)>>,
+    told: AtomicBool,
+}
+
+/// What was so before a write.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    generations: BTreeMap<String, Generations>,
+    /// Items that are there already, in older indices.
+    pub(super) stored: BTreeSet<usize>,
+}
+
+/// To be called before a body is sent.
+pub(super) async fn before(elasticsearch: &Elasticsearch, set_up: SetUp, body: &Body<'_>) -> Before {
+    let mut before = Before::default();
+    if set_up.layout == Layout::Daily || body.items.is_empty() {
+        return before;
+    }
+    let repeats = &elasticsearch.repeats;
+    let Some(generations) = repeats.generations(elasticsearch, body, None).await else { return before };
+    before.generations = generations;
+    let mut wanted = BTreeMap::<&str, (i64, Vec<usize>)>::new();
+    for (stream, item) in suspects(body, &before.generations) {
+        let since_ms = since_ms(body, item);
+        let (oldest_ms, items) = wanted.entry(stream).or_insert((since_ms, Vec::new()));
+        *oldest_ms = since_ms.min(*oldest_ms);
+        items.push(item);
+    }
+    for (stream, (oldest_ms, items)) in wanted {
+        let Some(generations) = before.generations.get(stream) else { continue };
+        let older = older(generations, oldest_ms);
+        let Some(found) = repeats.find(elasticsearch, body, stream, older, &items).await else { continue };
+        before.stored.extend(found.into_keys());
+    }
+    if !before.stored.is_empty() {
+        tracing::debug!(records = before.stored.len(), "found records of a batch that was stored before a rollover");
+    }
+    before
+}
+
+/// To be called when all of a body is stored. Answers with how many were there twice.
+pub(super) async fn after(elasticsearch: &Elasticsearch, set_up: SetUp, body: &Body<'_>, before: &Before) -> u64 {
+    if set_up.layout == Layout::Daily || body.items.is_empty() {
+        return 0;
+    }
+    let repeats = &elasticsearch.repeats;
+    let Some(generations) = repeats.generations(elasticsearch, body, Some(Instant::now())).await else { return 0 };
+    let mut removed = 0;
+    for (stream, now) in &generations {
+        let last = before.generations.get(stream).and_then(|then| Some(then.last()?.number));
+        let first = now.iter().position(|generation| last.is_none_or(|last| generation.number >= last));
+        let Some(changed) = first.and_then(|first| now.get(first..)).filter(|changed| changed.len() > 1) else {
+            continue;
+        };
+        let items: Vec<usize> = (0..body.items.len())
+            .filter(|item| {
+                !before.stored.contains(item) && (generations.len() == 1 || stream_of(body, *item) == stream)
+            })
+            .collect();
+        let Some(found) = repeats.find(elasticsearch, body, stream, changed, &items).await else { continue };
+        let doubles: Vec<(String, String)> = found
+            .into_values()
+            .flat_map(|Copies { id, mut indices }| {
+                indices.sort_by_key(|name| generation(name, stream));
+                indices.into_iter().skip(1).map(move |index| (index, id.clone()))
+            })
+            .collect();
+        removed += repeats.remove(elasticsearch, &doubles).await;
+    }
+    removed
+}
+
+/// Items that may lie in an older index, with their streams.
+fn suspects<'b>(
+    body: &'b Body<'_>,
+    generations: &'b BTreeMap<String, Generations>,
+) -> impl Iterator<Item = (&'b str, usize)> {
+    let is_old = |stream: &str, message: usize| {
+        let current = generations.get(stream).filter(|generations| generations.len() > 1);
+        current.and_then(|all| all.last()).is_some_and(|current| message_ms(body, message) < current.created_ms)
+    };
+    // The comparison a message; nothing more is done where all are younger than every index.
+    let any: Vec<bool> =
+        (0..body.since_ns.len()).map(|message| generations.keys().any(|stream| is_old(stream, message))).collect();
+    let items = if any.contains(&true) { 0..body.items.len() } else { 0..0 };
+    items.filter(move |item| any[body.items[*item].message]).filter_map(move |item| {
+        let stream = match &body.streams[..] {
+            [only] => only.name.as_str(),
+            _ => stream_of(body, item),
+        };
+        is_old(stream, body.items[item].message).then_some((stream, item))
+    })
+}
+
+fn since_ms(body: &Body<'_>, item: usize) -> i64 {
+    message_ms(body, body.items[item].message)
+}
+
+/// Before this time no record of the message was stored, on whatever clock.
+fn message_ms(body: &Body<'_>, message: usize) -> i64 {
+    i64::try_from(body.since_ns[message] / 1_000_000).unwrap_or(i64::MAX).saturating_sub(CLOCKS_DIFFER_MS)
+}
+
+/// The indices before the current one that were written to after `since_ms`.
+fn older(generations: &[Generation], since_ms: i64) -> &[Generation] {
+    let Some((_, older)) = generations.split_last() else { return &[] };
+    // An index ends where the next one begins.
+    let first = generations.iter().skip(1).position(|next| next.created_ms > since_ms).unwrap_or(older.len());
+    &older[first.max(older.len().saturating_sub(LOOKED_AT_MAX))..]
+}
+
+/// An action line.
+#[derive(Deserialize)]
+struct Action<'l> {
+    #[serde(borrow)]
+    create: Create<'l>,
+}
+
+#[derive(Deserialize)]
+struct Create<'l> {
+    #[serde(rename = "_index", default)]
+    index: &'l str,
+    #[serde(rename = "_id")]
+    id: String,
+}
+
+fn action<'b>(body: &'b Body<'_>, item: usize) -> Option<Create<'b>> {
+    let lines = &body.bytes[body.items[item].lines.clone()];
+    let line = lines.split(|byte| *byte == b'\n').next()?;
+    serde_json::from_slice::<Action<'_>>(line).ok().map(|action| action.create)
+}
+
+fn stream_of<'b>(body: &'b Body<'_>, item: usize) -> &'b str {
+    action(body, item).map_or("", |create| create.index)
+}
+
+/// Where an item is.
+struct Copies {
+    id: String,
+    indices: Vec<String>,
+}
+
+impl Repeats {
+    /// The backing indices of a body's streams, as they are, or as they were at `not_before` or later. None when the user may not
+    /// see them.
+    async fn generations(
+        &self,
+        elasticsearch: &Elasticsearch,
+        body: &Body<'_>,
+        not_before: Option<Instant>,
+    ) -> Option<BTreeMap<String, Generations>> {
+        // One asks for all that wait: their questions are answered by what is asked after they were put.
+        let mut known = self.known.lock().await;
+        let is_fresh = |known: &BTreeMap<String, (Instant, Generations)>, name: &str| {
+            known.get(name).is_some_and(|(asked, _)| not_before.is_none_or(|not_before| *asked >= not_before))
+        };
+        let stale: Vec<&str> =
+            body.streams.iter().map(|stream| stream.name.as_str()).filter(|name| !is_fresh(&known, name)).collect();
+        for names in stale.chunks(NAMES_PER_REQUEST) {
+            let asked = Instant::now();
+            let mut backoff = Backoff::default();
+            let answer = loop {
+                match ask(elasticsearch, names).await {
+                    Ok(answer) => break answer,
+                    Err(failed) => self.again(elasticsearch, failed, &mut backoff).await?,
+                }
+            };
+            for (name, generations) in answer {
+                known.insert(name, (asked, Arc::new(generations)));
+            }
+        }
+        let streams = body.streams.iter();
+        Some(
+            streams.filter_map(|stream| Some((stream.name.clone(), Arc::clone(&known.get(&stream.name)?.1)))).collect(),
+        )
+    }
+
+    /// Which of these items are in which of these indices.
+    async fn find(
+        &self,
+        elasticsearch: &Elasticsearch,
+        body: &Body<'_>,
+        stream: &str,
+        indices: &[Generation],
+        items: &[usize],
+    ) -> Option<BTreeMap<usize, Copies>> {
+        if indices.is_empty() || items.is_empty() {
+            return Some(BTreeMap::new());
+        }
+        let newest_ms = indices.last().map_or(0, |index| index.created_ms);
+        let unrefreshed: Vec<&str> = indices
+            .iter()
+            .filter(|index| newest_ms - index.created_ms < REFRESHED_AFTER_MS || Some(*index) == indices.last())
+            .map(|index| index.name.as_str())
+            .collect();
+        for names in unrefreshed.chunks(NAMES_PER_REQUEST) {
+            let mut backoff = Backoff::default();
+            while let Err(failed) = refresh(elasticsearch, names).await {
+                self.again(elasticsearch, failed, &mut backoff).await?;
+            }
+        }
+        elasticsearch.metrics.index_looked_up.inc_by(items.len() as u64);
+        let names: Vec<&str> = indices.iter().map(|index| index.name.as_str()).collect();
+        let mut found = BTreeMap::<usize, Copies>::new();
+        for items in items.chunks(IDS_MAX.min(HITS_MAX / names.len()).max(1)) {
+            let ids: BTreeMap<String, usize> =
+                items.iter().filter_map(|item| Some((action(body, *item)?.id, *item))).collect();
+            let query = look_up(&names, &ids);
+            let mut backoff = Backoff::default();
+            let hits = loop {
+                match search(elasticsearch, stream, &query).await {
+                    Ok(hits) => break hits,
+                    Err(failed) => self.again(elasticsearch, failed, &mut backoff).await?,
+                }
+            };
+            for Hit { id, index } in hits {
+                let Some(item) = ids.get(&id) else { continue };
+                found.entry(*item).or_insert_with(|| Copies { id, indices: Vec::new() }).indices.push(index);
+            }
+        }
+        Some(found)
+    }
+
+    async fn remove(&self, elasticsearch: &Elasticsearch, doubles: &[(String, String)]) -> u64 {
+        let mut removed = 0;
+        for doubles in doubles.chunks(IDS_MAX) {
+            let line =
+                |(index, id): &(String, String)| format!("{}\n", json!({"delete": {"_index": index, "_id": id}}));
+            let lines: String = doubles.iter().map(line).collect();
+            let mut backoff = Backoff::default();
+            removed += loop {
+                match delete(elasticsearch, lines.clone()).await {
+                    Ok(removed) => break removed,
+                    Err(failed) => {
+                        if self.again(elasticsearch, failed, &mut backoff).await.is_none() {
+                            break 0;
+                        }
+                    }
+                }
+            };
+        }
+        removed
+    }
+
+    /// Waits for the next attempt. None when the cluster has refused for good.
+    async fn again(&self, elasticsearch: &Elasticsearch, failed: Failed, backoff: &mut Backoff) -> Option<()> {
+        if let Failed::Retry { reason, .. } = failed {
+            elasticsearch.metrics.retried(reason);
+            elasticsearch.trouble.failed(&failed, "cannot look up records in the index");
+            backoff.wait(&failed).await;
+            return Some(());
+        }
+        if !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                reason = failed.message(),
+                "cannot look up records: what is sent again after a rollover of the data stream is stored again"
+            );
+        }
+        None
+    }
+}
+
+async fn ask(elasticsearch: &Elasticsearch, names: &[&str]) -> Result<BTreeMap<String, Vec<Generation>>, Failed> {
+    let path = format!("/{}/_settings/index.creation_date", names.join(","));
+    let query = [("flat_settings", "true"), ("ignore_unavailable", "true"), ("allow_no_indices", "true")];
+    let answer = elasticsearch.call(Method::Get, &path, &query, None).await?;
+    if answer.status == 404 {
+        return Ok(names.iter().map(|name| ((*name).to_owned(), Vec::new())).collect());
+    }
+    let answer = answer.ok()?;
+    let found: BTreeMap<String, Value> = serde_json::from_slice(&answer)
+        .map_err(|error| Failed::retry("garbage", format!("the answer about indices cannot be read: {error}")))?;
+    Ok(names.iter().map(|stream| ((*stream).to_owned(), generations(stream, &found))).collect())
+}
+
+fn generations(stream: &str, found: &BTreeMap<String, Value>) -> Vec<Generation> {
+    let mut generations: Vec<Generation> = found
+        .iter()
+        .filter_map(|(name, about)| {
+            let created_ms = about["settings"]["index.creation_date"].as_str()?.parse().ok()?;
+            Some(Generation { number: generation(name, stream)?, name: name.clone(), created_ms })
+        })
+        .collect();
+    generations.sort_by_key(|generation| generation.number);
+    generations
+}
+
+async fn refresh(elasticsearch: &Elasticsearch, names: &[&str]) -> Result<(), Failed> {
+    let path = format!("/{}/_refresh", names.join(","));
+    // One that retention has removed meanwhile holds nothing.
+    let query = [("ignore_unavailable", "true")];
+    elasticsearch.call(Method::Post, &path, &query, None).await?.ok().map(drop)
+}
+
+#[derive(Debug, Deserialize)]
+struct Hit {
+    #[serde(rename = "_id")]
+    id: String,
+    #[serde(rename = "_index")]
+    index: String,
+}
+
+/// A search for these ids in these indices.
+fn look_up(indices: &[&str], ids: &BTreeMap<String, usize>) -> String {
+    let ids: Vec<&String> = ids.keys().collect();
+    let filter = json!([{"ids": {"values": ids}}, {"terms": {"_index": indices}}]);
+    json!({
+        "size": HITS_MAX,
+        "_source": false,
+        "track_total_hits": false,
+        "sort": ["_doc"],
+        "query": {"bool": {"filter": filter}},
+    })
+    .to_string()
+}
+
+async fn search(elasticsearch: &Elasticsearch, stream: &str, body: &str) -> Result<Vec<Hit>, Failed> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Answer {
+        hits: Hits,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Hits {
+        hits: Vec<Hit>,
+    }
+
+    // A shard that does not answer might hold what is looked for.
+    let query = [("allow_partial_search_results", "false"), ("filter_path", "hits.hits._id,hits.hits._index")];
+    let path = format!("/{stream}/_search");
+    let answer = elasticsearch.call(Method::Post, &path, &query, Some(body.to_owned().into())).await?.ok()?;
+    serde_json::from_slice::<Answer>(&answer)
+        .map(|answer| answer.hits.hits)
+        .map_err(|error| Failed::retry("garbage", format!("the answer to a look-up cannot be read: {error}")))
+}
+
+/// Answers with how many it removed; what was gone already has been removed by another.
+async fn delete(elasticsearch: &Elasticsearch, lines: String) -> Result<u64, Failed> {
+    let query = [("filter_path", "items.*.status")];
+    let answer = elasticsearch
+        .client
+        .call(Method::Post, "/_bulk", &query, Some(lines.into()), "application/x-ndjson", None)
+        .await?
+        .ok()?;
+    let answer: Value = serde_json::from_slice(&answer)
+        .map_err(|error| Failed::retry("garbage", format!("the answer to a removal cannot be read: {error}")))?;
+    let statuses =
+        answer["items"].as_array().into_iter().flatten().filter_map(|item| item["delete"]["status"].as_u64());
+    let mut removed = 0;
+    for status in statuses {
+        match status {
+            200..=299 => removed += 1,
+            404 => {}
+            401 | 403 => return Err(Failed::Stop { message: format!("removing a double was answered {status}") }),
+            _ => return Err(Failed::retry("unavailable", format!("removing a double was answered {status}"))),
+        }
+    }
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_backing_indices() {
+        for (name, number) in [
+            (".ds-logs-x-y-2026.11.26-000001", Some(1)),
+            (".ds-logs-x-y-000012", Some(12)),
+            (".ds-logs-x-y-2026.11.26-1000000", Some(1_000_000)),
+            ("shrink-ab1-.ds-logs-x-y-2026.11.26-000003", Some(3)),
+            ("partial-.ds-logs-x-y-000004", Some(4)),
+            (".ds-logs-x-y-z-2026.11.26-000001", None),
+            (".ds-logs-x-y-copy-000001", None),
+            (".ds-logs-x-y-00001", None),
+            (".ds-logs-x-y-", None),
+            ("logs-x-y", None),
+        ] {
+            assert_eq!(generation(name, "logs-x-y"), number, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_indices_written_to_since_then_are_looked_at() {
+        let all: Vec<Generation> = (1..=60)
+            .map(|number| Generation { number, name: format!("i{number}"), created_ms: number as i64 * 100 })
+            .collect();
+        let numbers = |since_ms: i64| older(&all, since_ms).iter().map(|index| index.number).collect::<Vec<_>>();
+        assert!(numbers(6_000).is_empty());
+        assert_eq!(numbers(5_999), [59]);
+        assert_eq!(numbers(5_900), [59], "it ended at 6,000");
+        assert_eq!(numbers(5_899), [58, 59]);
+        assert_eq!(numbers(0).len(), LOOKED_AT_MAX);
+        assert!(older(&all[..1], 0).is_empty() && older(&[], 0).is_empty());
+    }
+}

@@ -1,0 +1,129 @@
+//! The streams that are there, when events are routed to several: a process makes one when it first meets an event for it.
+//!
+//! The templates in the cluster are the list: they outlive processes and are the same for all of them. At
+//! `streams_max` no more are made. The list only grows, so an event that went to the overflow stream goes there again when it is read
+//! again, unless somebody has raised the bound meanwhile.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+
+use super::{
+    Elasticsearch, Failed,
+    body::Body,
+    route::{Routes, Stream},
+    setup::{self, SetUp},
+    write::Backoff,
+};
+use crate::queue::Message;
+
+/// What this process knows of the streams.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    known: Mutex<Known>,
+    /// Held while streams are made: one process makes one at a time.
+    making: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Known {
+    names: Arc<BTreeSet<String>>,
+    is_full: bool,
+}
+
+/// Writes the documents of `messages`; the streams that they go to are there when it returns.
+pub(super) async fn body<'a>(elasticsearch: &Elasticsearch, set_up: SetUp, messages: &'a [Message]) -> Body<'a> {
+    loop {
+        let routes = elasticsearch.streams.routes(elasticsearch, set_up);
+        let body = Body::routed(messages, elasticsearch.origin, set_up.flavor, &routes);
+        let new: Vec<&Stream> = body.streams.iter().filter(|stream| stream.is_new).collect();
+        if new.is_empty() || elasticsearch.streams.make(elasticsearch, set_up, &new).await {
+            let overflowed = body.streams.iter().map(|stream| stream.overflowed).sum();
+            elasticsearch.metrics.index_overflowed.inc_by(overflowed);
+            return body;
+        }
+        // Not all could be made: what is beyond goes elsewhere. The list is full, so this is the last time.
+    }
+}
+
+impl Streams {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        // A panic while it is held leaves nothing half done.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn routes(&self, elasticsearch: &Elasticsearch, set_up: SetUp) -> Routes {
+        let known = self.lock().clone();
+        let options = &elasticsearch.options;
+        Routes {
+            pattern: Arc::clone(&elasticsearch.pattern),
+            layout: set_up.layout,
+            known: known.names,
+            is_full: known.is_full,
+            streams_max: options.streams_max,
+            now_ns: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX),
+            kept_days: options.retention.age.map(|age| i64::try_from(age.as_secs() / 86_400).unwrap_or(i64::MAX)),
+        }
+    }
+
+    /// Makes new streams, however often it takes. False when there are as many as may be and not all are among them.
+    async fn make(&self, elasticsearch: &Elasticsearch, set_up: SetUp, new: &[&Stream]) -> bool {
+        let _making = self.making.lock().await;
+        let mut backoff = Backoff::default();
+        loop {
+            match self.try_make(elasticsearch, set_up, new).await {
+                Ok(all) => return all,
+                Err(failed) => {
+                    elasticsearch.trouble.failed(&failed, "cannot set up a stream");
+                    backoff.wait(&failed).await;
+                }
+            }
+        }
+    }
+
+    async fn try_make(&self, elasticsearch: &Elasticsearch, set_up: SetUp, new: &[&Stream]) -> Result<bool, Failed> {
+        let options = &elasticsearch.options;
+        let overflow = elasticsearch.pattern.overflow();
+        for Stream { name, .. } in new {
+            let Known { mut names, is_full } = self.lock().clone();
+            if names.contains(name) {
+                continue;
+            }
+            if is_full {
+                return Ok(false);
+            }
+            if options.setup {
+                // Another process may have made this one or others.
+                let there = setup::streams(elasticsearch, set_up.layout).await?;
+                names = Arc::new(there.into_iter().filter(|name| *name != overflow).collect());
+            }
+            if !names.contains(name) {
+                if names.len() >= options.streams_max {
+                    tracing::warn!(
+                        streams_max = options.streams_max, stream = %name, %overflow,
+                        "there are as many streams as elasticsearch.streams_max allows: events for further ones go to the overflow stream"
+                    );
+                    *self.lock() = Known { names, is_full: true };
+                    return Ok(false);
+                }
+                if options.setup {
+                    setup::put(elasticsearch, set_up, name).await?;
+                }
+                Arc::make_mut(&mut names).insert(name.clone());
+            }
+            self.lock().names = names;
+        }
+        Ok(true)
+    }
+}
+
+/// Every stream of ours: the one, or those of the pattern with the overflow.
+pub(super) async fn all(elasticsearch: &Elasticsearch, set_up: SetUp) -> Result<Vec<String>, Failed> {
+    match elasticsearch.pattern.fixed() {
+        Some(name) => Ok(vec![name.to_owned()]),
+        None => setup::streams(elasticsearch, set_up.layout).await,
+    }
+}
