@@ -9,6 +9,9 @@ mod standalone;
 /// Kafka, Elasticsearch and etcd: both ways in, and roles in processes of their own.
 mod cluster;
 
+/// Messages that no index takes, and what a person does with them.
+mod poison;
+
 /// Rules that change in running processes.
 mod rules;
 

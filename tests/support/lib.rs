@@ -7,6 +7,7 @@
 pub mod app;
 pub mod example;
 pub mod http;
+pub mod load;
 pub mod process;
 pub mod python;
 pub mod server;
@@ -16,6 +17,7 @@ pub mod wait;
 
 pub use app::App;
 pub use example::Example;
+pub use load::Load;
 pub use server::Server;
 pub use wait::until;
 

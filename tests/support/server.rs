@@ -148,6 +148,35 @@ impl Server {
         self.process = Self::spawn(&self.dir, self.config.as_deref(), self.grpc, self.http);
     }
 
+    /// Sends a signal by name, such as `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Bytes of its memory that are resident.
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn resident_bytes(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most bytes that ever were resident.
+    ///
+    /// # Panics
+    /// When it is gone.
+    pub fn peak_bytes(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.process.child.id());
+        let status = fs::read_to_string(path).expect("the server runs");
+        let kib =
+            status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse::<u64>().ok());
+        kib.expect("the kernel says it") << 10
+    }
+
     /// What it wrote to stderr, over all its lives.
     pub fn stderr(&self) -> String {
         self.process.stderr()
@@ -231,13 +260,20 @@ pub struct Space {
     pub topic: String,
     /// The data stream.
     pub data_stream: String,
+    /// Partitions of the topic.
+    pub partitions: u32,
 }
 
 impl Space {
     /// A new one.
     pub fn new(prefix: &str) -> Self {
         let name = crate::unique(prefix);
-        Self { topic: name.clone(), data_stream: format!("logs-{name}") }
+        Self { topic: name.clone(), data_stream: format!("logs-{name}"), partitions: 4 }
+    }
+
+    /// With so many partitions instead of four.
+    pub fn partitions(self, partitions: u32) -> Self {
+        Self { partitions, ..self }
     }
 
     /// The endpoint for a library that writes to Kafka itself.
@@ -247,11 +283,12 @@ impl Space {
 
     fn config(&self, roles: &[&str]) -> String {
         format!(
-            "mode = \"cluster\"\nroles = {roles:?}\n\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\ngroup = {:?}\npartitions = 4\n\n\
+            "mode = \"cluster\"\nroles = {roles:?}\n\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\ngroup = {:?}\npartitions = {}\n\n\
              [elasticsearch]\nurls = [{:?}]\ndata_stream = {:?}\n\n[etcd]\nendpoints = [{:?}]\n",
             stack::kafka(),
             self.topic,
             self.topic,
+            self.partitions,
             stack::elasticsearch(),
             self.data_stream,
             stack::etcd(),

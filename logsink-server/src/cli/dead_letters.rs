@@ -31,6 +31,8 @@ use crate::{
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a letter that are shown in hexadecimal unless more are asked for.
 const HEX_BYTES: usize = 512;
+/// Bytes of a letter that is no request that are shown as text, when they are text.
+const TEXT_BYTES: usize = 4 << 10;
 
 /// Look at the records that no index took, send them again, remove them
 ///
@@ -375,6 +377,10 @@ fn page(letter: &DeadLetter, hex: usize) -> String {
             let error = otlp::for_each_record(&letter.bytes, &mut |_| {}).err();
             let error = error.map(|error| error.to_string()).unwrap_or_default();
             line("content", &format!("not an OTLP request: {error}"));
+            let beginning = &letter.bytes[..letter.bytes.len().min(TEXT_BYTES)];
+            if let Ok(text) = std::str::from_utf8(beginning) {
+                line("text", text);
+            }
         }
     }
     out.push_str(&dump(&letter.bytes[..letter.bytes.len().min(hex)]));

@@ -51,6 +51,9 @@ const PROPERTIES: [(&str, &str); 10] = [
     ("allow.auto.create.topics", "false"),
 ];
 
+/// A message that is no larger is read whole, however small the server's own requests are to be.
+const MESSAGE_BYTES_MIN: usize = 17 << 20;
+
 /// Between attempts to create the topic; each one takes some seconds by itself.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -115,7 +118,7 @@ impl KafkaReader {
         own.extend(options.instance.as_deref().map(|instance| ("group.instance.id", instance)));
         own.extend(PROPERTIES);
         let config = options.client(&own);
-        let poller = Poller::new(Arc::clone(&shared), config)?;
+        let poller = Poller::new(Arc::clone(&shared), config, options.message_bytes_max.max(MESSAGE_BYTES_MIN))?;
         Ok(Self { shared, stage: Stage::New(Box::new((Topic::new(options.clone()), poller))) })
     }
 

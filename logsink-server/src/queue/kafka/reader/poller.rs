@@ -7,17 +7,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::{BufMut, Bytes, BytesMut};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::{KafkaError, KafkaResult},
+    message::BorrowedMessage,
 };
 use tokio::sync::oneshot;
 
 use super::{Shared, buffer::State, rebalance::Context, watch::Watch};
 use crate::queue::{
-    Message, Position, QueueError,
-    kafka::{config_error, from_kafka, payload, queue_error},
+    Headers, Message, Position, QueueError,
+    kafka::{config_error, from_kafka, queue_error},
 };
 
 /// Bytes that wait for `next`; a poll's batch more may be in. Four reads of drain's usual size.
@@ -34,11 +36,20 @@ const POLL: Duration = Duration::from_millis(50);
 /// How often positions are committed: a restart reads at most so much again, beside what was under way.
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
 
+/// What is kept of a message that is too large.
+const BEGINNING_BYTES: usize = 64 << 10;
+/// Under this header such a message says how many bytes it had.
+const TOO_LARGE: &str = "logsink-too-large";
+/// Wire type 7 does not exist.
+const NO_KEY: u8 = 7;
+
 pub(super) type Client = BaseConsumer<Context>;
 
 pub(super) struct Poller {
     shared: Arc<Shared>,
     config: ClientConfig,
+    /// A larger message is none of ours.
+    message_bytes_max: usize,
     consumer: Arc<Client>,
     /// The epochs of our partitions, as of the client's rebalance with this number; none when they have to be asked for.
     epochs: Option<(u64, BTreeMap<i32, u32>)>,
@@ -49,9 +60,9 @@ pub(super) struct Poller {
 }
 
 impl Poller {
-    pub(super) fn new(shared: Arc<Shared>, config: ClientConfig) -> Result<Self, QueueError> {
+    pub(super) fn new(shared: Arc<Shared>, config: ClientConfig, message_bytes_max: usize) -> Result<Self, QueueError> {
         let consumer = connect(&shared, &config)?;
-        Ok(Self { shared, config, consumer, epochs: None, batch: Vec::new(), paused: None })
+        Ok(Self { shared, config, message_bytes_max, consumer, epochs: None, batch: Vec::new(), paused: None })
     }
 
     /// Joins the group, on a thread of its own.
@@ -124,7 +135,8 @@ impl Poller {
                     };
                     let epoch = self.epochs.insert(epochs).1.get(&position.partition).copied();
                     let Some(epoch) = epoch else { continue };
-                    let (payload, mut headers) = (payload(message.payload()), from_kafka(message.headers()));
+                    let mut headers = from_kafka(message.headers());
+                    let payload = self.payload(&message, &mut headers);
                     headers.appended_ms = message.timestamp().to_millis();
                     bytes += payload.len();
                     self.batch.push(Message { position, epoch, payload, headers, dropped: Vec::new() });
@@ -138,6 +150,29 @@ impl Poller {
         }
         self.bring();
         Ok(())
+    }
+
+    /// The message's bytes, copied: librdkafka keeps all of what came together until the last message of it is gone, and its
+    /// budget does not count what we hold. A tombstone has none: it is a request without records.
+    fn payload(&self, message: &BorrowedMessage<'_>, headers: &mut Headers) -> Bytes {
+        let bytes = message.payload().unwrap_or_default();
+        if bytes.len() <= self.message_bytes_max {
+            return Bytes::copy_from_slice(bytes);
+        }
+        // Larger than any writer of ours makes them: unpacked from a few kilobytes perhaps. Its beginning is enough for a dead
+        // letter, which it becomes, because no request ends with a byte like this.
+        tracing::error!(
+            topic = self.shared.topic,
+            partition = message.partition(),
+            offset = message.offset(),
+            bytes = bytes.len(),
+            "a message is far larger than this server takes: only its beginning is kept, as a dead letter"
+        );
+        headers.others.push((TOO_LARGE.into(), Bytes::from(bytes.len().to_string())));
+        let mut beginning = BytesMut::with_capacity(BEGINNING_BYTES + 1);
+        beginning.extend_from_slice(&bytes[..BEGINNING_BYTES.min(bytes.len())]);
+        beginning.put_u8(NO_KEY);
+        beginning.freeze()
     }
 
     fn bring(&mut self) {

@@ -137,6 +137,7 @@ impl Watcher {
                 self.tell(partition, committed, start, end);
             }
             self.lag.begin(partition, committed.get(&partition).copied().unwrap_or(start));
+            self.shared.metrics.lag(partition, Some(self.lag.of(partition, None, start, end)));
             self.shared.state().asked(partition, epoch);
         }
         Ok(())
