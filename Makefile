@@ -32,7 +32,7 @@ fmt: ## formatting, checked only
 	cargo fmt --manifest-path benches/peers/Cargo.toml --check
 
 clippy: ## lints, warnings are errors: everything with all transports, and the library as users get it by default
-	cargo clippy --workspace --all-targets --features $(FEATURES),logsink-benches/server -- -D warnings
+	cargo clippy --workspace --all-targets --features $(FEATURES) -- -D warnings
 	cargo clippy -p logsink --lib -- -D warnings
 
 features: ## every set of the library's features by itself; how long the default one takes to build, and of what (minutes)
@@ -59,9 +59,9 @@ msrv: ## rust-version in Cargo.toml against what the dependencies ask for
 deploy-check: ## the files below deploy/ parse
 	@dev/deploy-check
 
-check-instructions: ## instructions per event on the caller are those of benches/instructions.txt, within 3 %
+check-instructions: ## instructions per event on the caller and per record in the server are those of benches/instructions.txt, within 3 %
 	@dev/setup check
-	@dev/hot-path-instructions --check
+	@dev/instructions --check
 
 test: ## real Kafka, Elasticsearch and etcd on free ports, every test, and the servers stopped again
 	@dev/setup test
@@ -83,11 +83,11 @@ sanitize: ## the library's unit tests under AddressSanitizer, with a nightly too
 
 bench: ## the benches below benches/
 	@dev/setup build
-	cargo bench -p logsink-benches --features server
+	cargo bench -p logsink-benches -p logsink-transcode
 
-bench-instructions: ## instructions per event on the caller, by callgrind
+bench-instructions: ## instructions per event on the caller and per record in the server, by callgrind
 	@dev/setup check
-	dev/hot-path-instructions
+	dev/instructions
 
 bench-library: ## the library beside its peers in one run: tables and a plot (BENCH=--quick for a short one)
 	@dev/setup check

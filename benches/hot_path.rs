@@ -8,7 +8,7 @@
 //! its own. (Without any layer the registry never closes a span.)
 //!
 //! Without arguments: nanoseconds of every case. `--case NAME --events N` runs one case for callgrind, which counts only what
-//! is called from [`measured`]; `dev/hot-path-instructions` does that for all cases. What is kept goes through the real layer,
+//! is called from [`measured`]; `dev/instructions` does that for all cases. What is kept goes through the real layer,
 //! queue and worker to a sink that discards it. A run in which an event was lost is an error.
 
 #![allow(clippy::print_stdout, reason = "a bench reports on standard output")]

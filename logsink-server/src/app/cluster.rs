@@ -77,6 +77,7 @@ fn elasticsearch_options(elastic: &config::Elasticsearch, topic: Option<String>)
         layout: elastic.layout,
         retention: retention_options(&elastic.retention),
         refresh_interval: format!("{}ms", elastic.refresh_interval.0.as_millis()),
+        field_names: elastic.field_names,
         auth,
         ca: elastic.ca.clone(),
         shards: elastic.shards,

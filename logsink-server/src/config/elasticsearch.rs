@@ -9,7 +9,7 @@ use super::{
     units::{Bytes, Secret, Span},
     validate::{ensure, urls},
 };
-
+use crate::index::elasticsearch::FieldNames;
 /// `[elasticsearch]`; an OpenSearch cluster is told apart by itself.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -25,6 +25,9 @@ pub struct Elasticsearch {
     pub layout: LayoutChoice,
     /// How long events are kept there.
     pub retention: ElasticsearchRetention,
+    /// How the fields of documents are called: `otel`, as in OpenTelemetry's semantic conventions, or `ecs`, as in the Elastic
+    /// Common Schema. Either way the other names are aliases, and searches find what was stored under either. Default: otel.
+    pub field_names: FieldNames,
     /// An API key, as Elasticsearch shows it ("encoded").
     pub api_key: Option<Secret>,
     /// The user of basic authentication.
@@ -104,6 +107,7 @@ impl Default for Elasticsearch {
             streams_max: 200,
             layout: LayoutChoice::Auto,
             retention: ElasticsearchRetention::default(),
+            field_names: FieldNames::Otel,
             api_key: None,
             username: None,
             password: None,

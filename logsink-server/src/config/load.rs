@@ -77,6 +77,7 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("elasticsearch.retention.rollover_age", Kind::Text),
     ("elasticsearch.retention.rollover_bytes", Kind::Text),
     ("elasticsearch.retention.every", Kind::Text),
+    ("elasticsearch.field_names", Kind::Text),
     ("elasticsearch.api_key", Kind::Text),
     ("elasticsearch.username", Kind::Text),
     ("elasticsearch.password", Kind::Text),

@@ -11,6 +11,7 @@ mod body;
 mod bulk;
 mod document;
 mod dsl;
+mod fields;
 mod http;
 mod json;
 mod layout;
@@ -27,18 +28,6 @@ mod streams;
 mod time;
 mod write;
 
-/// What the benches measure; not for anyone else.
-#[cfg(feature = "bench-internals")]
-#[doc(hidden)]
-pub mod bench {
-    /// The body of a `_bulk` request and how many documents it has.
-    pub fn body(messages: &[crate::queue::Message]) -> (bytes::Bytes, usize) {
-        let origin = super::body::origin("otlp_logs");
-        let body = super::body::Body::write(messages, origin, super::server::Flavor::Elasticsearch);
-        (body.bytes, body.items.len())
-    }
-}
-
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use elasticsearch::http::Method;
@@ -46,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 pub use self::retention::{Retention, RetentionOptions};
+pub use self::fields::FieldNames;
 use self::{
     http::Client,
     layout::Layout,
@@ -77,6 +67,8 @@ pub struct ElasticsearchOptions {
     pub layout: LayoutChoice,
     /// How long events are kept.
     pub retention: RetentionOptions,
+    /// How the fields of documents are called. Default: as in OpenTelemetry's semantic conventions.
+    pub field_names: FieldNames,
     /// How to log in. Default: not at all.
     pub auth: Auth,
     /// A PEM file with certificates of authorities to trust beside the well-known ones.
@@ -132,6 +124,7 @@ impl Default for ElasticsearchOptions {
             streams_max: 200,
             layout: LayoutChoice::Auto,
             retention: RetentionOptions::default(),
+            field_names: FieldNames::default(),
             auth: Auth::None,
             ca: None,
             timeout: Duration::from_secs(60),

@@ -6,6 +6,7 @@ use super::{
     view::{RecordView, ResourceView, ScopeView, next, severity},
     wire::{DEPTH_MAX, Reader, WireError, WireFault},
 };
+use crate::text;
 
 /// What a request may hold. How many bytes it may have is for its door to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub type Attributes<'r, 'a> = &'r [(&'a str, AnyView<'a>)];
 /// # Errors
 /// What is wrong, and at which byte of the payload.
 pub fn check<'a>(payload: &'a [u8], limits: &Limits) -> Result<Summary<'a>, WireError> {
-    Checker::<'_, '_, '_, false>::new(limits, &mut |_, _| {}).request(payload)
+    Checker::<'_, '_, '_, false, _>::new(limits, &mut |_, _| {}).request(payload)
 }
 
 /// Checks a whole request as [`check`] does, but for limits, and calls `each` with every record on the way, in wire order.
@@ -58,25 +59,30 @@ pub fn check<'a>(payload: &'a [u8], limits: &Limits) -> Result<Summary<'a>, Wire
 /// # Errors
 /// When the payload is not an `ExportLogsServiceRequest`. The records before the fault were shown: who must not act on a part
 /// of a request has to take back what it did.
-pub fn scan<'a>(payload: &'a [u8], each: &mut dyn FnMut(RecordView<'a>, Attributes<'_, 'a>)) -> Result<u32, WireError> {
-    Checker::<'_, '_, '_, true>::new(&Limits::UNLIMITED, each).request(payload).map(|summary| summary.records)
+pub fn scan<'a, E>(payload: &'a [u8], each: &mut E) -> Result<u32, WireError>
+where
+    E: FnMut(&RecordView<'a>, Attributes<'_, 'a>),
+{
+    Checker::<'_, '_, '_, true, E>::new(&Limits::UNLIMITED, each).request(payload).map(|summary| summary.records)
 }
 
 /// `SHOW`: whether the records are read and shown too.
-struct Checker<'l, 'e, 'a, const SHOW: bool> {
+struct Checker<'l, 'e, 'a, const SHOW: bool, E> {
     limits: &'l Limits,
-    each: &'e mut dyn FnMut(RecordView<'a>, Attributes<'_, 'a>),
+    each: &'e mut E,
     records: u32,
     /// Values seen in the record, resource or scope at hand.
     values: u32,
     /// The attributes of the record at hand.
     attributes: Vec<(&'a str, AnyView<'a>)>,
-    keys: Keys<'a>,
 }
 
-impl<'l, 'e, 'a, const SHOW: bool> Checker<'l, 'e, 'a, SHOW> {
-    fn new(limits: &'l Limits, each: &'e mut dyn FnMut(RecordView<'a>, Attributes<'_, 'a>)) -> Self {
-        Self { limits, each, records: 0, values: 0, attributes: Vec::new(), keys: Keys::default() }
+impl<'l, 'e, 'a, const SHOW: bool, E> Checker<'l, 'e, 'a, SHOW, E>
+where
+    E: FnMut(&RecordView<'a>, Attributes<'_, 'a>),
+{
+    fn new(limits: &'l Limits, each: &'e mut E) -> Self {
+        Self { limits, each, records: 0, values: 0, attributes: Vec::new() }
     }
 
     fn request(mut self, payload: &'a [u8]) -> Result<Summary<'a>, WireError> {
@@ -109,7 +115,7 @@ impl<'l, 'e, 'a, const SHOW: bool> Checker<'l, 'e, 'a, SHOW> {
                     self.resource(inner)?;
                 }
                 tag::resource_logs::SCOPE_LOGS => self.scope_logs(message.message()?, view)?,
-                tag::resource_logs::SCHEMA_URL => _ = text::<SHOW>(&mut message, "schema_url")?,
+                tag::resource_logs::SCHEMA_URL => _ = message.string("schema_url")?,
                 _ => message.skip(key, tag::resource_logs::KNOWN)?,
             }
         }
@@ -151,7 +157,7 @@ impl<'l, 'e, 'a, const SHOW: bool> Checker<'l, 'e, 'a, SHOW> {
                     scope = Some(());
                     self.scope(message.message()?)?;
                 }
-                tag::scope_logs::SCHEMA_URL => _ = text::<SHOW>(&mut message, "schema_url")?,
+                tag::scope_logs::SCHEMA_URL => _ = message.string("schema_url")?,
                 _ => message.skip(key, tag::scope_logs::KNOWN)?,
             }
         }
@@ -162,8 +168,8 @@ impl<'l, 'e, 'a, const SHOW: bool> Checker<'l, 'e, 'a, SHOW> {
         self.values = 0;
         while let Some(key) = message.key()? {
             match key {
-                tag::scope::NAME => _ = text::<SHOW>(&mut message, "scope name")?,
-                tag::scope::VERSION => _ = text::<SHOW>(&mut message, "scope version")?,
+                tag::scope::NAME => _ = message.string("scope name")?,
+                tag::scope::VERSION => _ = message.string("scope version")?,
                 tag::scope::ATTRIBUTES => _ = self.key_value(message.message()?, 0)?,
                 tag::scope::DROPPED_ATTRIBUTES_COUNT => _ = message.varint()?,
                 _ => message.skip(key, tag::scope::KNOWN)?,
@@ -194,7 +200,7 @@ impl<'l, 'e, 'a, const SHOW: bool> Checker<'l, 'e, 'a, SHOW> {
                 tag::record::OBSERVED_TIME_UNIX_NANO => record.observed_time_unix_nano = message.fixed64()?,
                 tag::record::SEVERITY_NUMBER => record.severity = severity(message.varint()?),
                 tag::record::DROPPED_ATTRIBUTES_COUNT => _ = message.varint()?,
-                tag::record::SEVERITY_TEXT => record.severity_text = text::<SHOW>(&mut message, "severity_text")?,
+                tag::record::SEVERITY_TEXT => record.severity_text = message.string("severity_text")?,
                 tag::record::BODY => {
                     once(&body, "body", &message)?;
                     body = Some(());
@@ -203,24 +209,31 @@ impl<'l, 'e, 'a, const SHOW: bool> Checker<'l, 'e, 'a, SHOW> {
                 tag::record::FLAGS => record.flags = message.fixed32()?,
                 tag::record::TRACE_ID => record.trace_id = message.len_bytes()?,
                 tag::record::SPAN_ID => record.span_id = message.len_bytes()?,
-                tag::record::EVENT_NAME => record.event_name = text::<SHOW>(&mut message, "event_name")?,
+                tag::record::EVENT_NAME => record.event_name = message.string("event_name")?,
                 _ => message.skip(key, tag::record::KNOWN)?,
             }
         }
         if SHOW {
-            (self.each)(record, &self.attributes);
+            (self.each)(&record, &self.attributes);
         }
         Ok(())
     }
 
-    #[inline]
-    fn key_value(&mut self, mut message: Reader<'a>, depth: u32) -> Result<(&'a str, AnyView<'a>), WireError> {
+    #[inline(always)]
+    fn key_value(&mut self, message: Reader<'a>, depth: u32) -> Result<(&'a str, AnyView<'a>), WireError> {
         self.count(&message)?;
+        match plain_pair(message.bytes()) {
+            Some(pair) if depth <= DEPTH_MAX => Ok(pair),
+            _ => self.any_pair(message, depth),
+        }
+    }
+
+    #[inline(never)]
+    fn any_pair(&mut self, mut message: Reader<'a>, depth: u32) -> Result<(&'a str, AnyView<'a>), WireError> {
         let (mut name, mut value, mut seen) = ("", AnyView::Empty, None);
         while let Some(key) = message.key()? {
             match key {
-                tag::key_value::KEY if SHOW => name = self.keys.read(&mut message)?,
-                tag::key_value::KEY => _ = text::<SHOW>(&mut message, "attribute key")?,
+                tag::key_value::KEY => name = message.string("attribute key")?,
                 tag::key_value::VALUE => {
                     once(&seen, "attribute value", &message)?;
                     seen = Some(());
@@ -246,7 +259,7 @@ impl<'l, 'e, 'a, const SHOW: bool> Checker<'l, 'e, 'a, SHOW> {
                 return Err(message.error(WireFault::Repeated("a list value")));
             }
             value = match key {
-                tag::any_value::STRING => AnyView::Str(text::<SHOW>(&mut message, "string value")?),
+                tag::any_value::STRING => AnyView::Str(message.string("string value")?),
                 tag::any_value::BOOL => AnyView::Bool(message.varint()? != 0),
                 tag::any_value::INT => AnyView::Int(message.varint()?.cast_signed()),
                 tag::any_value::DOUBLE => AnyView::Double(f64::from_bits(message.fixed64()?)),
@@ -303,47 +316,38 @@ impl<'l, 'e, 'a, const SHOW: bool> Checker<'l, 'e, 'a, SHOW> {
     }
 }
 
-/// A string that is looked at, or (when nobody is going to) only checked: nearly all of them are ASCII, and to see that takes
-/// a fourth of what it takes to make a `str`.
-#[inline]
-fn text<'a, const SHOW: bool>(message: &mut Reader<'a>, what: &'static str) -> Result<&'a str, WireError> {
-    if !SHOW {
-        let mut ahead = *message;
-        if ahead.len_bytes()?.is_ascii() {
-            *message = ahead;
-            return Ok("");
+/// A key and a scalar of fewer than 128 bytes each, as every encoder writes them and nearly all attributes are. None for
+/// anything else: then [`Checker::any_pair`] says what it is, or what is wrong with it.
+#[inline(always)]
+fn plain_pair(bytes: &[u8]) -> Option<(&str, AnyView<'_>)> {
+    const KEY: u8 = tag::key_value::KEY as u8;
+    const VALUE: u8 = tag::key_value::VALUE as u8;
+    const STRING: u8 = tag::any_value::STRING as u8;
+    const BOOL: u8 = tag::any_value::BOOL as u8;
+    const INT: u8 = tag::any_value::INT as u8;
+    const DOUBLE: u8 = tag::any_value::DOUBLE as u8;
+    let [KEY, name_len @ ..0x80, rest @ ..] = bytes else { return None };
+    let (name, rest) = rest.split_at_checked(usize::from(*name_len))?;
+    let [VALUE, value_len @ 2..0x80, kind, value @ ..] = rest else { return None };
+    if usize::from(*value_len) != value.len() + 1 {
+        return None;
+    }
+    let value = match (*kind, value) {
+        (STRING, [len @ ..0x80, text @ ..]) if usize::from(*len) == text.len() => AnyView::Str(text::utf8(text).ok()?),
+        (BOOL, [value @ ..0x80]) => AnyView::Bool(*value != 0),
+        (INT, [low @ 0x80..=0xff, high @ ..0x80]) => AnyView::Int(i64::from(low & 0x7f) | i64::from(*high) << 7),
+        (INT, varint) => {
+            let mut varint = Reader::new(varint);
+            let value = varint.varint().ok()?;
+            if varint.position() != varint.bytes().len() {
+                return None;
+            }
+            AnyView::Int(value.cast_signed())
         }
-    }
-    message.string(what)
-}
-
-/// Keys seen in this request, by a hash: a service has few, and comparing one is cheaper than checking it again.
-struct Keys<'a>([&'a str; 64]);
-
-impl Default for Keys<'_> {
-    fn default() -> Self {
-        Self([""; 64])
-    }
-}
-
-impl<'a> Keys<'a> {
-    #[inline]
-    fn read(&mut self, message: &mut Reader<'a>) -> Result<&'a str, WireError> {
-        let mut ahead = *message;
-        let bytes = ahead.len_bytes()?;
-        let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
-            *message = ahead;
-            return Ok("");
-        };
-        let hash = bytes.len() ^ usize::from(*first) << 2 ^ usize::from(*last).rotate_left(4);
-        let seen = &mut self.0[(hash ^ hash >> 6) % 64];
-        if seen.as_bytes() == bytes {
-            *message = ahead;
-        } else {
-            *seen = message.string("attribute key")?;
-        }
-        Ok(seen)
-    }
+        (DOUBLE, double) => AnyView::Double(f64::from_le_bytes(double.try_into().ok()?)),
+        _ => return None,
+    };
+    Some((text::utf8(name).ok()?, value))
 }
 
 fn entity_ref(mut message: Reader<'_>) -> Result<(), WireError> {

@@ -1,5 +1,7 @@
 //! Protobuf's wire format: keys, varints, lengths. Total: any bytes give a value or a [`WireError`], never a panic.
 
+use crate::text;
+
 /// How deep values may stand inside one another. Real attributes nest two or three deep; the bound keeps the recursion, here
 /// and in every JSON reader behind us, within any stack.
 pub const DEPTH_MAX: u32 = 64;
@@ -91,7 +93,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field's key (`field << 3 | wire type`); none at the end of the message.
-    #[inline]
+    #[inline(always)]
     pub fn key(&mut self) -> Result<Option<u32>, WireError> {
         if self.at == self.bytes.len() {
             return Ok(None);
@@ -104,17 +106,26 @@ impl<'a> Reader<'a> {
     }
 
     /// A varint.
-    #[inline]
+    #[inline(always)]
     pub fn varint(&mut self) -> Result<u64, WireError> {
         match self.bytes.get(self.at) {
-            Some(&byte) if byte < 0x80 => {
+            Some(&low) if low < 0x80 => {
                 self.at += 1;
-                Ok(u64::from(byte))
+                Ok(u64::from(low))
             }
-            _ => self.varint_long(),
+            // Lengths of texts and messages.
+            Some(&low) => match self.bytes.get(self.at + 1) {
+                Some(&high) if high < 0x80 => {
+                    self.at += 2;
+                    Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
+                }
+                _ => self.varint_long(),
+            },
+            None => self.varint_long(),
         }
     }
 
+    #[inline(never)]
     fn varint_long(&mut self) -> Result<u64, WireError> {
         let mut value = 0u64;
         for (index, &byte) in self.bytes[self.at..].iter().take(10).enumerate() {
@@ -133,13 +144,13 @@ impl<'a> Reader<'a> {
     }
 
     /// The bytes of a length-delimited field, after its key.
-    #[inline]
+    #[inline(always)]
     pub fn len_bytes(&mut self) -> Result<&'a [u8], WireError> {
         Ok(self.message()?.bytes)
     }
 
     /// A reader of the message in a length-delimited field, after its key.
-    #[inline]
+    #[inline(always)]
     pub fn message(&mut self) -> Result<Reader<'a>, WireError> {
         let start = self.at;
         let len = self.varint()?;
@@ -155,10 +166,10 @@ impl<'a> Reader<'a> {
     }
 
     /// A string, after its key; `what` names it in the error.
-    #[inline]
+    #[inline(always)]
     pub fn string(&mut self, what: &'static str) -> Result<&'a str, WireError> {
         let field = self.message()?;
-        std::str::from_utf8(field.bytes)
+        text::utf8(field.bytes)
             .map_err(|bad| WireError { at: field.base + bad.valid_up_to(), fault: WireFault::Utf8(what) })
     }
 

@@ -9,12 +9,15 @@ use logsink::{
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-use super::{number, time};
+use super::{
+    fields::{KNOWN, Owner},
+    number, time,
+};
 use crate::query::Hit;
 
-/// What a search needs of a document's source.
+/// What a search needs of a document's source, under whichever names.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(from = "Source")]
 pub(super) struct Document {
     severity_number: u8,
     service: String,
@@ -24,11 +27,49 @@ pub(super) struct Document {
     span_id: String,
     attributes: Map<String, Json>,
     resource: Map<String, Json>,
+    numbers: Map<String, Json>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Source {
+    severity_number: u8,
+    #[serde(alias = "service.name")]
+    service: String,
+    #[serde(alias = "log.logger")]
+    target: String,
+    message: String,
+    #[serde(alias = "trace.id")]
+    trace_id: String,
+    #[serde(alias = "span.id")]
+    span_id: String,
+    attributes: Map<String, Json>,
+    resource: Map<String, Json>,
     /// In place of `attributes`, which is empty then.
     attributes_kept: Map<String, Json>,
     /// In place of `resource`, which is empty then.
     resource_kept: Map<String, Json>,
     numbers: Map<String, Json>,
+    /// Among others, attributes that have fields of their own.
+    #[serde(flatten)]
+    rest: Map<String, Json>,
+}
+
+impl From<Source> for Document {
+    fn from(mut source: Source) -> Self {
+        let mut attributes = either(source.attributes, source.attributes_kept);
+        let mut resource = either(source.resource, source.resource_kept);
+        for known in KNOWN {
+            if let Some(value) = source.rest.remove(known.name).or_else(|| source.rest.remove(known.ecs)) {
+                match known.owner {
+                    Owner::Record => attributes.insert(known.name.to_owned(), value),
+                    Owner::Resource => resource.insert(known.name.to_owned(), value),
+                };
+            }
+        }
+        let Source { severity_number, service, target, message, trace_id, span_id, numbers, .. } = source;
+        Self { severity_number, service, target, message, trace_id, span_id, attributes, resource, numbers }
+    }
 }
 
 impl Document {
@@ -46,8 +87,8 @@ impl Document {
             target: self.target,
             trace_id: self.trace_id,
             span_id: self.span_id,
-            attributes: either(self.attributes, self.attributes_kept),
-            resource: either(self.resource, self.resource_kept),
+            attributes: self.attributes,
+            resource: self.resource,
         }
     }
 
@@ -60,12 +101,19 @@ impl Document {
                 Some(int) => Value::Int(int),
                 None => Value::Double(number.as_f64()?),
             },
-            Json::String(text) => match self.numbers.get(path).and_then(Json::as_str).and_then(number::parse) {
+            Json::String(text) => match self.number(path) {
                 Some(number) if !number.is_finite() => Value::Double(number),
                 _ => Value::Text(Cow::Borrowed(text)),
             },
             Json::Array(_) | Json::Object(_) => Value::Text(Cow::Owned(value.to_string())),
         })
+    }
+
+    /// The number by this path; of several, the first.
+    fn number(&self, path: &str) -> Option<f64> {
+        let code = self.numbers.get(path)?;
+        let code = code.as_array().and_then(|codes| codes.first()).unwrap_or(code);
+        number::parse(code.as_str()?)
     }
 }
 
@@ -95,8 +143,7 @@ impl EventView for Document {
     }
 
     fn attribute(&self, key: &str) -> Option<Value<'_>> {
-        let places = [&self.attributes, &self.attributes_kept, &self.resource, &self.resource_kept];
-        let value = places.into_iter().find_map(|place| find(place, key))?;
+        let value = find(&self.attributes, key).or_else(|| find(&self.resource, key))?;
         self.value(key, value)
     }
 }
@@ -128,4 +175,28 @@ fn id<const N: usize>(hex: &str) -> Option<[u8; N]> {
         *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).ok()?;
     }
     Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_of_every_naming_read_the_same() {
+        let read = |text: &str| {
+            let document: Document = serde_json::from_str(text).unwrap();
+            serde_json::to_value(document.into_hit(1, "t".into())).unwrap()
+        };
+        let first = r#"{"service":"s","target":"t","trace_id":"ab","message":"m","level":"info","severity_number":9,
+            "attributes":{"http.response.status_code":500,"x":1},"resource":{"host.name":"h"},"numbers":{"x":"c"}}"#;
+        let otel = r#"{"service.name":"s","target":"t","trace_id":"ab","message":"m","level":"info","severity_number":9,
+            "http.response.status_code":500,"host.name":"h","attributes":{"x":1},"resource":{},"numbers":{"x":"c"}}"#;
+        let ecs = r#"{"service.name":"s","log.logger":"t","trace.id":"ab","message":"m","log.level":"info",
+            "severity_number":9,"http.response.status_code":500,"host.name":"h","attributes":{"x":1},"resource":{}}"#;
+        assert_eq!(read(first), read(otel));
+        assert_eq!(read(first), read(ecs));
+        let renamed = read(r#"{"error.type":"E","attributes_kept":{"long":"l"},"kubernetes.pod.name":"p"}"#);
+        assert_eq!(renamed["attributes"], serde_json::json!({"exception.type": "E", "long": "l"}));
+        assert_eq!(renamed["resource"], serde_json::json!({"k8s.pod.name": "p"}));
+    }
 }

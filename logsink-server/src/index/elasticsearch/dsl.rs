@@ -13,13 +13,14 @@ use serde_json::{Value, json};
 
 use super::{
     body::{ANY, TERM_CHARS_MAX},
+    fields::{self, EXACT_MAX, Kind, Known, Owner},
     number,
 };
 
 /// Leaves of a query: a node with little memory takes 1,024, and a leaf of ours makes up to eight of its own.
 const LEAVES_MAX: usize = 120;
-/// Levels of `and`, `or` and `not`: OpenSearch takes 20 of its own, and a leaf of ours has three.
-const DEPTH_MAX: usize = 14;
+/// Levels of `and`, `or` and `not`: OpenSearch takes 20 of its own, and a leaf of ours has five.
+const DEPTH_MAX: usize = 13;
 
 /// A query that lets through every event for which `expr` holds, and whether it lets through no other.
 pub(super) fn query(expr: &Expr) -> (Value, bool) {
@@ -154,15 +155,15 @@ fn leaf(expr: &Expr, side: Side) -> Dsl {
         Expr::Level(op, level) => self::level(*op, *level),
         Expr::Compare(Field::Attribute(path), op, literal) => match op {
             Op::Eq => equal(path, literal, side),
-            _ => compare(path, *op, literal),
+            _ => compare(path, *op, literal, side),
         },
         Expr::Compare(_, Op::Lt | Op::Le | Op::Gt | Op::Ge, _) => Dsl::None,
-        Expr::Compare(field, _, literal) => match keyword(field) {
-            Some(name) if literal.text.len() <= TERM_CHARS_MAX => Dsl::term(name, literal.text.as_str()),
-            Some(_) => side.unknown(),
+        Expr::Compare(field, _, literal) => match keywords(field) {
             // The whole message: its words are a first sieve.
-            None if side == Side::Over => phrase(&literal.text),
-            None => Dsl::None,
+            [] if side == Side::Over => phrase(&literal.text),
+            [] => Dsl::None,
+            _ if literal.text.len() > TERM_CHARS_MAX => side.unknown(),
+            names => Dsl::any(names.iter().map(|name| Dsl::term(name, literal.text.as_str()))),
         },
         // A field that is not there does not match.
         Expr::Match(field, _) => match (side, field) {
@@ -175,8 +176,9 @@ fn leaf(expr: &Expr, side: Side) -> Dsl {
         Expr::Keyword(keyword) if keyword.words.is_empty() => Dsl::All,
         Expr::Keyword(keyword) => phrase(&keyword.text),
         Expr::Exists(field) => match field {
-            Field::Service => Dsl::term("service", "").not(),
-            Field::Target => Dsl::term("target", "").not(),
+            Field::Service | Field::Target => {
+                Dsl::any(keywords(field).iter().map(|name| Dsl::term(name, ""))).not()
+            }
             Field::Message => side.unknown(),
             Field::TraceId => Dsl::exists("trace_id"),
             Field::SpanId => Dsl::exists("span_id"),
@@ -186,14 +188,15 @@ fn leaf(expr: &Expr, side: Side) -> Dsl {
     }
 }
 
-/// The index's field, when it holds the text as one term.
-fn keyword(field: &Field) -> Option<&'static str> {
+/// The index's fields that hold the text as one term, of which a document has one; none when no field does.
+fn keywords(field: &Field) -> &'static [&'static str] {
     match field {
-        Field::Service => Some("service"),
-        Field::Target => Some("target"),
-        Field::TraceId => Some("trace_id"),
-        Field::SpanId => Some("span_id"),
-        Field::Message | Field::Attribute(_) => None,
+        // The second in documents of the first template.
+        Field::Service => &["service.name", "service"],
+        Field::Target => &["target"],
+        Field::TraceId => &["trace_id"],
+        Field::SpanId => &["span_id"],
+        Field::Message | Field::Attribute(_) => &[],
     }
 }
 
@@ -224,11 +227,18 @@ fn equal(path: &str, literal: &Literal, side: Side) -> Dsl {
     let own = Dsl::term(&format!("attributes.{path}"), literal.text.as_str());
     let resource = Dsl::term(&format!("resource.{path}"), literal.text.as_str());
     let number = literal.number.map(|number| Dsl::term(&format!("numbers.{path}"), number::code(number)));
-    found(path, own, resource, number, side)
+    let field = fields::known(path).map(|known| {
+        let equal = match known.kind {
+            Kind::Keyword => Dsl::term(path, literal.text.as_str()),
+            Kind::Long => literal.number.map_or(Dsl::None, |number| long(path, Op::Eq, number)),
+        };
+        (known, equal)
+    });
+    found(path, own, resource, number.unwrap_or(Dsl::None), field, side)
 }
 
 /// A number on the right side of the literal's.
-fn compare(path: &str, op: Op, literal: &Literal) -> Dsl {
+fn compare(path: &str, op: Op, literal: &Literal, side: Side) -> Dsl {
     let Some(wanted) = literal.number else {
         return Dsl::None;
     };
@@ -240,25 +250,67 @@ fn compare(path: &str, op: Op, literal: &Literal) -> Dsl {
         Op::Gt => json!({"gt": code, "lte": number::MAX}),
         _ => json!({"gte": code, "lte": number::MAX}),
     };
-    Dsl::Query(json!({"range": {format!("numbers.{path}"): range}}))
+    let number = Dsl::Query(json!({"range": {format!("numbers.{path}"): range}}));
+    let field = fields::known(path).map(|known| match known.kind {
+        Kind::Keyword => (known, Dsl::None),
+        Kind::Long => (known, long(path, op, wanted)),
+    });
+    found(path, Dsl::None, Dsl::None, number, field, side)
+}
+
+/// The integers of a field that are on the right side of a number. They are within ±[`EXACT_MAX`].
+fn long(path: &str, op: Op, wanted: f64) -> Dsl {
+    // What is beyond all of them is as good as the next integer.
+    let wanted = wanted.clamp(-(EXACT_MAX as f64) - 2.0, EXACT_MAX as f64 + 2.0);
+    let (down, up) = (wanted.floor() as i64, wanted.ceil() as i64);
+    let range = match op {
+        Op::Eq | Op::Ne if down != up => return Dsl::None,
+        Op::Eq | Op::Ne => json!({"gte": down, "lte": down}),
+        Op::Lt => json!({"lt": up}),
+        Op::Le => json!({"lte": down}),
+        Op::Gt => json!({"gt": down}),
+        Op::Ge => json!({"gte": up}),
+    };
+    Dsl::Query(json!({"range": {path: range}}))
+}
+
+/// A record's value by this path, as far as the index knows of it.
+fn own(path: &str, field: Option<&Known>) -> Dsl {
+    let is_own = field.is_some_and(|known| known.owner == Owner::Record);
+    Dsl::any([Dsl::exists(&format!("attributes.{path}")), if is_own { Dsl::exists(path) } else { Dsl::None }])
 }
 
 fn exists(path: &str, side: Side) -> Dsl {
-    let (own, resource) = (Dsl::exists(&format!("attributes.{path}")), Dsl::exists(&format!("resource.{path}")));
+    let field = fields::known(path);
+    let resource = Dsl::exists(&format!("resource.{path}"));
+    let of_field = field.map_or(Dsl::None, |_| Dsl::exists(path));
+    let somewhere = Dsl::any([own(path, None), resource, of_field]);
     match side {
-        Side::Over => Dsl::any([own, resource, opaque(path)]),
-        Side::Under => Dsl::all([Dsl::any([own, resource]), opaque(path).not()]),
+        Side::Over => Dsl::any([somewhere, opaque(path)]),
+        Side::Under => Dsl::all([somewhere, opaque(path).not()]),
     }
 }
 
-/// An attribute of the record hides one of the resource.
-fn found(path: &str, own: Dsl, resource: Dsl, number: Option<Dsl>, side: Side) -> Dsl {
-    let number = number.unwrap_or(Dsl::None);
+/// An attribute of the record hides one of the resource. `number` is of the one that is seen.
+fn found(
+    path: &str,
+    of_record: Dsl,
+    of_resource: Dsl,
+    number: Dsl,
+    field: Option<(&Known, Dsl)>,
+    side: Side,
+) -> Dsl {
+    let known = field.as_ref().map(|(known, _)| *known);
+    let (of_record, of_resource) = match field {
+        Some((Known { owner: Owner::Record, .. }, of_field)) => (Dsl::any([of_record, of_field]), of_resource),
+        Some((_, of_field)) => (of_record, Dsl::any([of_resource, of_field])),
+        None => (of_record, of_resource),
+    };
     match side {
-        Side::Over => Dsl::any([own, resource, number, opaque(path)]),
+        Side::Over => Dsl::any([of_record, of_resource, number, opaque(path)]),
         Side::Under => {
-            let resource = Dsl::all([resource, Dsl::exists(&format!("attributes.{path}")).not()]);
-            Dsl::all([Dsl::any([own, resource, number]), opaque(path).not()])
+            let of_resource = Dsl::all([of_resource, own(path, known).not()]);
+            Dsl::all([Dsl::any([of_record, of_resource, number]), opaque(path).not()])
         }
     }
 }
@@ -292,6 +344,24 @@ mod tests {
     }
 
     #[test]
+    fn a_fields_integers_are_those_on_the_right_side() {
+        let asked = |op, wanted| match long("n", op, wanted) {
+            Dsl::Query(query) => query["range"]["n"].clone(),
+            _ => Value::Null,
+        };
+        assert_eq!(asked(Op::Eq, 5.0), json!({"gte": 5, "lte": 5}));
+        assert_eq!(asked(Op::Eq, 5.5), Value::Null);
+        assert_eq!((asked(Op::Lt, 5.5), asked(Op::Lt, 5.0)), (json!({"lt": 6}), json!({"lt": 5})));
+        assert_eq!((asked(Op::Le, 5.5), asked(Op::Ge, 5.5)), (json!({"lte": 5}), json!({"gte": 6})));
+        assert_eq!((asked(Op::Gt, -5.5), asked(Op::Gt, -5.0)), (json!({"gt": -6}), json!({"gt": -5})));
+        // Beyond all of them.
+        assert_eq!(asked(Op::Lt, 1e300), json!({"lt": EXACT_MAX + 2}));
+        assert_eq!(asked(Op::Gt, -1e300), json!({"gt": -EXACT_MAX - 2}));
+        assert_eq!(asked(Op::Ge, 1e300), json!({"gte": EXACT_MAX + 2}));
+        assert_eq!(asked(Op::Eq, 1e300), json!({"gte": EXACT_MAX + 2, "lte": EXACT_MAX + 2}));
+    }
+
+    #[test]
     fn a_level_is_its_range() {
         assert_eq!(dsl("level=info"), json!({"range": {"severity_number": {"gte": 9, "lte": 12}}}));
         assert_eq!(dsl("level>info"), json!({"range": {"severity_number": {"gt": 12}}}));
@@ -312,7 +382,8 @@ mod tests {
         let five = || Literal { text: "5".into(), number: Some(5.0) };
         let service = Expr::Compare(Field::Service, Op::Gt, five());
         assert_eq!(query(&service), (json!({"match_none": {}}), true));
-        assert_eq!(dsl("latency>250"), json!({"range": {"numbers.latency": {"gt": "c06f4", "lte": "fff"}}}));
+        let code = json!({"range": {"numbers.latency": {"gt": "c06f4", "lte": "fff"}}});
+        assert_eq!(dsl("latency>250")["bool"]["should"][0], code);
     }
 
     #[test]

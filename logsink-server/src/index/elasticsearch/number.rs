@@ -4,7 +4,7 @@
 //! number's other bits too), without the zeros at its end: they are the lowest digit, so leaving them away keeps the order,
 //! and a whole number such as 250 becomes five characters, `c06f4`.
 
-use super::json;
+use crate::text::{self, Out};
 
 /// The code of `-∞`: no number's code is below it.
 pub(super) const MIN: &str = "000fffffffffffff";
@@ -13,12 +13,13 @@ pub(super) const MAX: &str = "fff";
 
 /// A double's code.
 pub(super) fn code(value: f64) -> String {
-    let mut code = Vec::with_capacity(16);
+    let mut code = Out::default();
     write(&mut code, rising(value));
-    String::from_utf8(code).unwrap_or_default()
+    String::from_utf8_lossy(code.as_bytes()).trim_matches('"').to_owned()
 }
 
 /// A double's bits, turned so that they rise with the value: what its code is made of, and sorts as the code does.
+#[inline]
 pub(super) fn rising(value: f64) -> u64 {
     let bits = match value {
         // One zero and one NaN.
@@ -29,10 +30,14 @@ pub(super) fn rising(value: f64) -> u64 {
     if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
 }
 
-/// Writes the code made of such bits.
-pub(super) fn write(out: &mut Vec<u8>, rising: u64) {
-    let digits: [u8; 16] = std::array::from_fn(|index| json::HEX[(rising >> (60 - 4 * index)) as usize & 15]);
-    out.extend_from_slice(&digits[..16 - rising.trailing_zeros().min(60) as usize / 4]);
+/// Writes the code made of such bits, in quotes.
+#[inline]
+pub(super) fn write(out: &mut Out, rising: u64) {
+    let len = 16 - rising.trailing_zeros().min(60) as usize / 4;
+    let mut code = [b'"'; 18];
+    code[1..17].copy_from_slice(&text::hex(rising));
+    code[1 + len] = b'"';
+    out.first(&code, len + 2);
 }
 
 /// The double of a code; none when it is not one.

@@ -163,10 +163,11 @@ fn body(query: &Query, condition: &Value, size: usize, after: Option<&Place>) ->
         "track_total_hits": false,
         "query": {"bool": {"filter": [{"range": {"@timestamp": time}}, condition]}},
         "sort": [{"@timestamp": {"order": "desc", "unmapped_type": "date_nanos"}}, {"tie": {"order": "desc", "unmapped_type": "keyword"}}],
-        "_source": [
-            "severity_number", "service", "target", "message", "trace_id", "span_id", "attributes", "attributes_kept",
-            "resource", "resource_kept", "numbers",
-        ],
+        // What no hit shows and no expression looks at; all else may be an attribute that has a field of its own.
+        "_source": {"excludes": [
+            "@timestamp", "observed_timestamp", "tie", "level", "log.level", "severity_text", "event_name", "event.action",
+            "flags", "scope", "opaque",
+        ]},
     });
     if let Some(Place(time_ns, tie)) = after {
         body["search_after"] = json!([time_ns, tie]);

@@ -18,7 +18,7 @@ use super::{
 use crate::config::LayoutChoice;
 
 /// Rises with every change of [`template`].
-const TEMPLATE_VERSION: u64 = 2;
+const TEMPLATE_VERSION: u64 = 3;
 /// Above the templates that the servers bring for `logs-*-*` (100), as Elastic's documentation asks of one's own.
 const TEMPLATE_PRIORITY: u64 = 500;
 /// In `_meta` of all that we make.
@@ -162,7 +162,7 @@ fn template(elasticsearch: &Elasticsearch, set_up: SetUp, stream: &str) -> Value
     if let Some((key, policy)) = lifecycle::setting(elasticsearch, set_up) {
         settings[key] = json!(policy);
     }
-    let mut mappings = mapping::mappings(set_up.flavor);
+    let mut mappings = mapping::mappings(set_up.flavor, options.field_names);
     // What retention goes by, see there.
     mappings["_meta"] = json!({"managed_by": MANAGED_BY, "stream": stream});
     let mut template = json!({

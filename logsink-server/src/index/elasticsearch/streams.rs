@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::{
     Elasticsearch, Failed,
-    body::Body,
+    body::{Body, Shape},
     route::{Routes, Stream},
     setup::{self, SetUp},
     write::Backoff,
@@ -36,9 +36,10 @@ struct Known {
 
 /// Writes the documents of `messages`; the streams that they go to are there when it returns.
 pub(super) async fn body<'a>(elasticsearch: &Elasticsearch, set_up: SetUp, messages: &'a [Message]) -> Body<'a> {
+    let shape = Shape::new(set_up.flavor, elasticsearch.options.field_names);
     loop {
         let routes = elasticsearch.streams.routes(elasticsearch, set_up);
-        let body = Body::routed(messages, elasticsearch.origin, set_up.flavor, &routes);
+        let body = Body::routed(messages, elasticsearch.origin, shape, &routes);
         let new: Vec<&Stream> = body.streams.iter().filter(|stream| stream.is_new).collect();
         if new.is_empty() || elasticsearch.streams.make(elasticsearch, set_up, &new).await {
             let overflowed = body.streams.iter().map(|stream| stream.overflowed).sum();

@@ -2,6 +2,8 @@
 
 use jiff::{Timestamp, fmt::temporal::DateTimePrinter};
 
+use crate::text::Out;
+
 const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(9));
 
 /// What `date_nanos` can hold of a wire time: up to April 2262.
@@ -18,7 +20,7 @@ pub(super) fn text(ns: i64) -> String {
 /// Writes times that mostly lie in the same second, whose text it keeps.
 #[derive(Debug)]
 pub(super) struct Clock {
-    second: i64,
+    second: u64,
     /// Up to the decimal point and with it.
     text: [u8; 20],
 }
@@ -31,23 +33,38 @@ impl Default for Clock {
 
 impl Clock {
     /// Writes what [`text`] makes of a time from 1970 on.
-    pub(super) fn write(&mut self, out: &mut Vec<u8>, ns: i64) {
-        const SECOND: i64 = 1_000_000_000;
-        if ns.div_euclid(SECOND) != self.second {
+    #[inline]
+    pub(super) fn write(&mut self, out: &mut Out, ns: i64) {
+        let (second, rest) = (ns.cast_unsigned() / SECOND, ns.cast_unsigned() % SECOND);
+        if second != self.second || ns < 0 {
             match text(ns).as_bytes().first_chunk() {
-                Some(start) if ns >= 0 => (self.second, self.text) = (ns / SECOND, *start),
-                _ => return out.extend_from_slice(text(ns).as_bytes()),
+                Some(start) if ns >= 0 => (self.second, self.text) = (second, *start),
+                _ => return out.put(text(ns).as_bytes()),
             }
         }
-        let mut rest = ns.rem_euclid(SECOND) as u32;
-        let mut decimals = *b"000000000Z";
-        for digit in decimals[..9].iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
-        out.extend_from_slice(&self.text);
-        out.extend_from_slice(&decimals);
+        let rest = rest as u32;
+        let mut whole = [0; 30];
+        whole[..20].copy_from_slice(&self.text);
+        whole[20..28].copy_from_slice(&eight_digits(rest / 10));
+        whole[28] = b'0' + (rest % 10) as u8;
+        whole[29] = b'Z';
+        out.literal(&whole);
     }
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+/// The digits of a number below 100,000,000, made side by side in one word.
+#[inline]
+fn eight_digits(number: u32) -> [u8; 8] {
+    let number = u64::from(number);
+    // Two numbers of four digits, then four of two, then eight of one, the first lowest in the word.
+    let fours = number / 10_000 | number % 10_000 << 32;
+    let hundreds = fours * 10_486 >> 20 & 0x0000_007f_0000_007f;
+    let twos = hundreds | (fours - hundreds * 100) << 16;
+    let tens = twos * 103 >> 10 & 0x000f_000f_000f_000f;
+    let ones = tens | (twos - tens * 10) << 8;
+    (ones + 0x3030_3030_3030_3030).to_le_bytes()
 }
 
 #[cfg(test)]
@@ -58,9 +75,16 @@ mod tests {
         let second = 1_767_225_600_000_000_000;
         for ns in [0, 999_999_999, second, second + 1, second + 999_999_999, second - 1, second, -1, i64::MAX, i64::MIN]
         {
-            let mut out = Vec::new();
+            let mut out = crate::text::Out::default();
             clock.write(&mut out, ns);
-            assert_eq!(String::from_utf8(out).unwrap(), super::text(ns));
+            assert_eq!(String::from_utf8(out.into_bytes()).unwrap(), super::text(ns));
+        }
+    }
+
+    #[test]
+    fn eight_digits_are_right() {
+        for number in (0..100_000_000).step_by(997).chain([0, 9, 10, 99_999_999, 9_999, 10_000, 12_345_678]) {
+            assert_eq!(super::eight_digits(number), *format!("{number:08}").as_bytes());
         }
     }
 

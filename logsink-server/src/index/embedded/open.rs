@@ -47,7 +47,7 @@ impl Message {
         };
         let (mut rows, mut min, mut max) = (0, i64::MAX, i64::MIN);
         otlp::scan(&taken.payload, &mut |record, _| {
-            if let Some(key) = taken.key(&record) {
+            if let Some(key) = taken.key(record) {
                 rows += 1;
                 min = min.min(key.time_ns);
                 max = max.max(key.time_ns);

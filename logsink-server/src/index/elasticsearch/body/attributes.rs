@@ -4,12 +4,16 @@ use std::{borrow::Cow, collections::HashMap};
 
 use super::{
     super::{
-        json::{self, string},
-        number,
+        fields::FieldNames,
+        json, number,
     },
     ANY, TERM_CHARS_MAX,
+    keys::{FEW, Keys},
 };
-use crate::otlp::{AnyView, Attributes, Elements, Pairs};
+use crate::{
+    otlp::{AnyView, Attributes, Elements, Pairs},
+    text::Out,
+};
 
 /// Paths in `opaque`; with more, [`ANY`] takes their place, so that a hostile event costs no quadratic time.
 const OPAQUE_MAX: usize = 64;
@@ -19,8 +23,10 @@ const MEMBERS_MAX: usize = 1_024;
 /// What the index has to be told about attributes beside their values.
 #[derive(Default)]
 pub(super) struct Notes<'a> {
-    /// Paths, and the bits of the numbers' codes.
-    numbers: Vec<(Cow<'a, str>, u64)>,
+    /// Paths that are keys, and the bits of the numbers' codes.
+    numbers: Vec<(&'a str, u64)>,
+    /// The same of numbers in maps.
+    nested: Vec<(String, u64)>,
     opaque: Vec<Cow<'a, str>>,
     /// Whether there is text that does not fit into a term, at any depth.
     pub(super) has_long: bool,
@@ -29,6 +35,7 @@ pub(super) struct Notes<'a> {
 impl<'a> Notes<'a> {
     pub(super) fn clear(&mut self) {
         self.numbers.clear();
+        self.nested.clear();
         self.opaque.clear();
         self.has_long = false;
     }
@@ -41,112 +48,231 @@ impl<'a> Notes<'a> {
         }
     }
 
-    /// Adds a resource's notes; a number whose path the record has itself is not seen by any expression.
-    /// `read` are the record's own attributes, read already.
-    pub(super) fn inherit(&mut self, resource: &Notes<'a>, own: Pairs<'a>, read: Attributes<'_, 'a>) {
-        // Without a map among them, no path leads to an attribute but its own key.
-        let is_nested = !resource.numbers.is_empty() && read.iter().any(|(_, value)| matches!(value, AnyView::Map(_)));
-        for (path, code) in &resource.numbers {
-            let is_own = read.iter().any(|(name, _)| name == path) || is_nested && own.find(path).is_some();
-            if !is_own {
-                self.numbers.push((path.clone(), *code));
-            }
-        }
-        for path in &resource.opaque {
-            self.opaque(path.clone());
+    pub(super) fn into_owned(self) -> Notes<'static> {
+        let numbers = self.numbers.into_iter().map(|(path, code)| (path.to_owned(), code));
+        Notes {
+            numbers: Vec::new(),
+            nested: numbers.chain(self.nested).collect(),
+            opaque: self.opaque.into_iter().map(|path| Cow::Owned(path.into_owned())).collect(),
+            has_long: self.has_long,
         }
     }
 
-    pub(super) fn write(&mut self, out: &mut Vec<u8>) {
-        if !self.numbers.is_empty() {
-            // A path may come from a nested map and from a dotted key: JSON has it once, and `opaque` says so.
-            let ambiguous = self.opaque.iter().any(|path| path == ANY);
-            if ambiguous {
-                self.numbers.sort_unstable();
-                self.numbers.dedup_by(|a, b| a.0 == b.0);
-            }
-            out.extend_from_slice(b",\"numbers\":{");
-            for (index, (path, code)) in self.numbers.iter().enumerate() {
-                comma(out, index);
-                key(out, path);
-                out.push(b'"');
-                number::write(out, *code);
-                out.push(b'"');
-            }
-            out.push(b'}');
+    fn number(&mut self, path: Cow<'a, str>, value: f64) {
+        let code = number::rising(value);
+        match path {
+            Cow::Borrowed(path) => self.numbers.push((path, code)),
+            Cow::Owned(path) => self.nested.push((path, code)),
         }
-        if !self.opaque.is_empty() {
-            out.extend_from_slice(b",\"opaque\":[");
-            for (index, path) in self.opaque.iter().enumerate() {
-                comma(out, index);
-                // A path too long to be a term can only be found by looking at every such event.
-                string(out, if path.len() > TERM_CHARS_MAX { ANY } else { path });
-            }
-            out.push(b']');
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = (&str, u64)> {
+        let nested = self.nested.iter().map(|(path, code)| (path.as_str(), *code));
+        self.numbers.iter().copied().chain(nested)
+    }
+
+    fn has_numbers(&self) -> bool {
+        self.numbers.len() + self.nested.len() > 0
+    }
+
+    fn is_ambiguous(&self) -> bool {
+        self.opaque.iter().any(|path| path == ANY)
+    }
+
+    /// Writes these notes and the resource's; a number whose path the record has itself is not seen by any expression.
+    /// `read` are the record's own attributes, read already.
+    #[inline]
+    pub(super) fn write(
+        &self,
+        out: &mut Out,
+        resource: &Notes<'static>,
+        own: Pairs<'a>,
+        read: Attributes<'_, 'a>,
+        keys: &Keys,
+    ) {
+        if self.has_numbers() || resource.has_numbers() {
+            self.write_numbers(out, resource, own, read, keys);
         }
+        if !self.opaque.is_empty() || !resource.opaque.is_empty() {
+            self.write_opaque(out, resource);
+        }
+    }
+
+    #[inline]
+    fn write_numbers(
+        &self,
+        out: &mut Out,
+        resource: &Notes<'static>,
+        own: Pairs<'a>,
+        read: Attributes<'_, 'a>,
+        keys: &Keys,
+    ) {
+        // Without a map among them, no path leads to an attribute but its own key.
+        let is_own = |path: &str| {
+            keys.may_have(path) && read.iter().any(|(name, _)| *name == path)
+                || keys.have_map && own.find(path).is_some()
+        };
+        let inherited = resource.numbers().filter(|(path, _)| !is_own(path));
+        out.literal(b",\"numbers\":");
+        let start = out.len();
+        // A path may come from a nested map and from a dotted key: JSON has it once, with both, and `opaque` says so.
+        if self.is_ambiguous() || resource.is_ambiguous() {
+            let mut numbers: Vec<_> = self.numbers().chain(inherited).collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            numbers.chunk_by(|a, b| a.0 == b.0).for_each(|codes| several(out, codes));
+        } else {
+            self.numbers().for_each(|(path, code)| number(out, path, code));
+            inherited.for_each(|(path, code)| number(out, path, code));
+        }
+        enclose(out, start, b"{}");
+    }
+
+    #[inline(never)]
+    fn write_opaque(&self, out: &mut Out, resource: &Notes<'static>) {
+        out.literal(b",\"opaque\":");
+        let start = out.len();
+        let inherited = resource.opaque.iter().filter(|path| !self.opaque.contains(path));
+        for path in self.opaque.iter().chain(inherited) {
+            out.byte(b',');
+            // A path too long to be a term can only be found by looking at every such event.
+            out.string(if path.len() > TERM_CHARS_MAX { ANY } else { path });
+        }
+        enclose(out, start, b"[]");
     }
 }
 
-/// A record's attributes, without the text `target`: it stands beside them, under the same name.
-pub(super) fn attributes<'a>(out: &mut Vec<u8>, pairs: Attributes<'_, 'a>, notes: &mut Notes<'a>) {
-    let distinct = is_repetitive(pairs).then(|| distinct(pairs));
-    let pairs = distinct.as_deref().unwrap_or(pairs);
-    members(out, pairs, |name, value| name == "target" && matches!(value, AnyView::Str(_)), None, notes);
+/// `,"path":"code"`
+#[inline]
+fn number(out: &mut Out, path: &str, code: u64) {
+    key(out, path);
+    number::write(out, code);
+}
+
+/// `,"path":"code"`, or the codes of several in a list.
+fn several(out: &mut Out, codes: &[(&str, u64)]) {
+    match codes {
+        [(path, code)] => number(out, path, *code),
+        [(path, _), ..] => {
+            key(out, path);
+            let start = out.len();
+            for (_, code) in codes {
+                out.byte(b',');
+                number::write(out, *code);
+            }
+            enclose(out, start, b"[]");
+        }
+        [] => {}
+    }
+}
+
+/// Puts brackets around the members written since `start`. Each came with a comma before it, and the opening bracket takes
+/// the place of the first comma.
+#[inline]
+fn enclose(out: &mut Out, start: usize, brackets: &[u8; 2]) {
+    if out.len() == start {
+        out.literal(brackets);
+    } else {
+        out.set(start, brackets[0]);
+        out.byte(brackets[1]);
+    }
+}
+
+/// The attributes that have fields of their own, each as a member with a comma before it.
+#[inline]
+pub(super) fn fields(out: &mut Out, pairs: Attributes<'_, '_>, keys: &Keys, names: FieldNames) {
+    for (field, value) in keys.known(pairs) {
+        out.put(field.member(names).as_bytes());
+        scalar(out, value);
+    }
+}
+
+/// A record's attributes, without those that have fields, and without the text `target`, which stands beside them too.
+#[inline]
+pub(super) fn attributes<'a>(out: &mut Out, pairs: Attributes<'_, 'a>, keys: &Keys, notes: &mut Notes<'a>) {
+    let is_target = |name: &str, value| name == "target" && matches!(value, AnyView::Str(_));
+    members(out, pairs, |index, name, value| keys.has_field(index) || is_target(name, value), None, notes);
+}
+
+/// A resource's attributes, without those that have fields.
+pub(super) fn resource<'a>(out: &mut Out, pairs: Attributes<'_, 'a>, keys: &Keys, notes: &mut Notes<'a>) {
+    members(out, pairs, |index, _, _| keys.has_field(index), None, notes);
 }
 
 /// A list of keys and values as an object; `parent` is the path of the map they are in.
-pub(super) fn object<'a>(out: &mut Vec<u8>, pairs: Pairs<'a>, parent: Option<&str>, notes: &mut Notes<'a>) {
+pub(super) fn object<'a>(out: &mut Out, pairs: Pairs<'a>, parent: Option<&str>, notes: &mut Notes<'a>) {
     let pairs: Vec<_> = pairs.iter().collect();
-    members(out, &distinct(&pairs), |_, _| false, parent, notes);
+    members(out, &distinct(&pairs), |_, _, _| false, parent, notes);
 }
 
+#[inline(always)]
 fn members<'a>(
-    out: &mut Vec<u8>,
+    out: &mut Out,
     pairs: Attributes<'_, 'a>,
-    skip: impl Fn(&str, AnyView<'a>) -> bool,
+    skip: impl Fn(usize, &str, AnyView<'a>) -> bool,
     parent: Option<&str>,
     notes: &mut Notes<'a>,
 ) {
     if pairs.len() > MEMBERS_MAX {
         notes.opaque(Cow::Borrowed(ANY));
     }
-    out.push(b'{');
-    let mut written = 0;
-    for &(name, value) in pairs {
-        if skip(name, value) {
+    let start = out.len();
+    for (index, &(name, value)) in pairs.iter().enumerate() {
+        if skip(index, name, value) {
             continue;
         }
-        comma(out, written);
-        written += 1;
         key(out, name);
-        // A map and a dotted key that reaches into it: the index would mix their values up.
-        if matches!(value, AnyView::Map(_))
-            && pairs.len() <= MEMBERS_MAX
-            && pairs.iter().any(|(other, _)| other.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
-        {
-            notes.opaque(Cow::Borrowed(ANY));
+        let is_simple = parent.is_none() && name.len() <= TERM_CHARS_MAX;
+        match value {
+            AnyView::Str(text) if is_simple && text.len() <= TERM_CHARS_MAX => out.string(text),
+            AnyView::Int(value) if is_simple => {
+                json::int(out, value);
+                notes.numbers.push((name, number::rising(value as f64)));
+            }
+            AnyView::Bool(value) if is_simple => boolean(out, value),
+            _ => other(out, pairs, name, value, parent, notes),
         }
-        let path = parent.map_or(Cow::Borrowed(name), |parent| Cow::Owned(format!("{parent}.{name}")));
-        notes.has_long |= path.len() > TERM_CHARS_MAX;
-        self::value(out, value, path, notes);
     }
-    out.push(b'}');
+    enclose(out, start, b"{}");
 }
 
-fn value<'a>(out: &mut Vec<u8>, value: AnyView<'a>, path: Cow<'a, str>, notes: &mut Notes<'a>) {
+/// A value that takes more than its JSON.
+#[inline(never)]
+fn other<'a>(
+    out: &mut Out,
+    pairs: Attributes<'_, 'a>,
+    name: &'a str,
+    value: AnyView<'a>,
+    parent: Option<&str>,
+    notes: &mut Notes<'a>,
+) {
+    // A map and a dotted key that reaches into it: the index would mix their values up.
+    if matches!(value, AnyView::Map(_)) && pairs.len() <= MEMBERS_MAX && reaches_into(pairs, name) {
+        notes.opaque(Cow::Borrowed(ANY));
+    }
+    let path = parent.map_or(Cow::Borrowed(name), |parent| Cow::Owned(format!("{parent}.{name}")));
+    notes.has_long |= path.len() > TERM_CHARS_MAX;
+    self::value(out, value, path, notes);
+}
+
+fn reaches_into(pairs: Attributes<'_, '_>, map: &str) -> bool {
+    pairs.iter().any(|(other, _)| other.strip_prefix(map).is_some_and(|rest| rest.starts_with('.')))
+}
+
+fn value<'a>(out: &mut Out, value: AnyView<'a>, path: Cow<'a, str>, notes: &mut Notes<'a>) {
     match value {
         AnyView::Str(_) | AnyView::Bytes(_) if is_long(value) => {
             notes.has_long = true;
             notes.opaque(path);
         }
         AnyView::Str(_) | AnyView::Bytes(_) | AnyView::Bool(_) => {}
-        AnyView::Int(value) => notes.numbers.push((path, number::rising(value as f64))),
+        AnyView::Int(value) => notes.number(path, value as f64),
         AnyView::Double(value) => {
             // In JSON it is text.
             if !value.is_finite() {
                 notes.opaque(path.clone());
             }
-            notes.numbers.push((path, number::rising(value)));
+            notes.number(path, value);
         }
         AnyView::Map(pairs) => {
             object(out, pairs, Some(&path), notes);
@@ -164,10 +290,10 @@ fn value<'a>(out: &mut Vec<u8>, value: AnyView<'a>, path: Cow<'a, str>, notes: &
 }
 
 /// No path leads into a list, but the index makes one for the maps in it.
-fn array<'a>(out: &mut Vec<u8>, elements: Elements<'a>, notes: &mut Notes<'a>) {
-    out.push(b'[');
-    for (index, element) in elements.iter().enumerate() {
-        comma(out, index);
+fn array<'a>(out: &mut Out, elements: Elements<'a>, notes: &mut Notes<'a>) {
+    let start = out.len();
+    for element in elements {
+        out.byte(b',');
         match element {
             AnyView::Map(pairs) => {
                 notes.opaque(Cow::Borrowed(ANY));
@@ -182,7 +308,7 @@ fn array<'a>(out: &mut Vec<u8>, elements: Elements<'a>, notes: &mut Notes<'a>) {
             }
         }
     }
-    out.push(b']');
+    enclose(out, start, b"[]");
 }
 
 /// Whether a value's text is too long for a term.
@@ -195,38 +321,26 @@ fn is_long(value: AnyView<'_>) -> bool {
     }
 }
 
-fn scalar(out: &mut Vec<u8>, value: AnyView<'_>) {
+fn scalar(out: &mut Out, value: AnyView<'_>) {
     match value {
-        AnyView::Str(text) => string(out, text),
-        AnyView::Int(value) => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
-        AnyView::Bool(value) => out.extend_from_slice(if value { b"true" } else { b"false" }),
-        // Writing into a Vec does not fail, and no scalar fails to serialize.
-        _ => _ = serde_json::to_writer(out, &value),
+        AnyView::Str(text) => out.string(text),
+        AnyView::Int(value) => json::int(out, value),
+        AnyView::Bool(value) => boolean(out, value),
+        AnyView::Double(value) if value.is_finite() => json::double(out, value),
+        AnyView::Empty => out.literal(b"null"),
+        // What is not finite, and bytes.
+        _ => out.string(&value.text()),
     }
 }
 
-/// Whether a key may stand twice. A long list may be suspected wrongly; a short one of different keys costs a bit for each
-/// and no table.
-fn is_repetitive(pairs: Attributes<'_, '_>) -> bool {
-    let mut seen = 0_u64;
-    for (index, (name, _)) in pairs.iter().enumerate() {
-        let bytes = name.as_bytes();
-        let hash = bytes.len() * 5 + bytes.last().map_or(0, |&last| usize::from(last));
-        let bit = 1 << (hash % 64);
-        if seen & bit != 0 && (index > FEW || pairs[..index].iter().any(|(earlier, _)| earlier == name)) {
-            return true;
-        }
-        seen |= bit;
-    }
-    false
+#[inline]
+fn boolean(out: &mut Out, value: bool) {
+    out.put(if value { b"true" } else { b"false" });
 }
-
-/// Up to here looking through all of them is cheaper than a table.
-const FEW: usize = 32;
 
 /// The pairs whose key does not come again, in wire order: Elasticsearch refuses an object that has a key twice, and for the
 /// expression language the last one counts.
-fn distinct<'a>(pairs: Attributes<'_, 'a>) -> Vec<(&'a str, AnyView<'a>)> {
+pub(super) fn distinct<'a>(pairs: Attributes<'_, 'a>) -> Vec<(&'a str, AnyView<'a>)> {
     let mut all = pairs.to_vec();
     if all.len() <= FEW {
         for index in (0..all.len()).rev() {
@@ -242,20 +356,12 @@ fn distinct<'a>(pairs: Attributes<'_, 'a>) -> Vec<(&'a str, AnyView<'a>)> {
     all
 }
 
-fn comma(out: &mut Vec<u8>, index: usize) {
-    if index > 0 {
-        out.push(b',');
+/// `,"name":`. A flattened field refuses the whole document for a NUL in a key, so a replacement character stands for it.
+#[inline(always)]
+fn key(out: &mut Out, name: &str) {
+    if !out.plain(b",\"", name, b"\":") {
+        out.byte(b',');
+        out.string(&name.replace('\0', "\u{fffd}"));
+        out.byte(b':');
     }
-}
-
-/// `"name":`. A flattened field refuses the whole document for a NUL in a key, so a replacement character stands for it.
-fn key(out: &mut Vec<u8>, name: &str) {
-    if json::is_plain(name) {
-        out.push(b'"');
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\":");
-        return;
-    }
-    string(out, &name.replace('\0', "\u{fffd}"));
-    out.push(b':');
 }

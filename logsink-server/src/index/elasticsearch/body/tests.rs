@@ -11,7 +11,10 @@ use proptest::prelude::*;
 use prost::Message as _;
 use serde_json::{Map, Value as Json, json};
 
-use super::{super::number, *};
+use super::{
+    super::{number, server::Flavor, time},
+    *,
+};
 use crate::queue::{Headers, Position};
 
 fn wire(value: Any) -> AnyValue {

@@ -1,0 +1,272 @@
+//! One record as its two lines.
+
+use std::ops::Range;
+
+use logsink::Severity;
+
+use super::{
+    super::{
+        fields::{FieldNames, Owner},
+        json,
+        route::{Routes, Stream, Target},
+        time,
+    },
+    ANY, KEPT, Shape,
+    attributes::{Notes, attributes, distinct, fields},
+    keys::Keys,
+    parts::Parts,
+};
+use crate::{
+    otlp::{AnyView, Attributes, RecordView},
+    queue::Message,
+    text::{self, Out},
+};
+
+/// A longer instance id does not fit into a document's id (512 bytes) with what follows it; no sender of ours has one.
+const INSTANCE_BYTES_MAX: usize = 256;
+
+/// What is known from one record to the next.
+#[derive(Default)]
+pub(super) struct Writer {
+    shape: Shape,
+    /// What the ids of a message's records begin with, escaped.
+    id: Out,
+    /// The index of the message's first record in the sender's batch.
+    first: u32,
+    /// Whether the ids are those of a sender that numbers its batches.
+    is_numbered: bool,
+    parts: Parts,
+    clock: time::Clock,
+    observed: time::Clock,
+    /// What is written of each severity, once it was met.
+    severities: [Out; 32],
+}
+
+/// What is known from one record to the next of one body.
+pub(super) struct Pass<'a, 'r> {
+    target: Target<'r>,
+    /// Before this time none of the message's records can have been stored.
+    pub(super) since_ns: u64,
+    /// Memory for what the index has to be told about a record.
+    notes: Notes<'a>,
+}
+
+impl<'r> Pass<'_, 'r> {
+    pub(super) fn new(routes: &'r Routes) -> Self {
+        Self { target: Target::new(routes), since_ns: 0, notes: Notes::default() }
+    }
+
+    /// All streams met.
+    pub(super) fn into_streams(self) -> Vec<Stream> {
+        self.target.into_streams()
+    }
+}
+
+impl Writer {
+    /// Before the messages of a body.
+    pub(super) fn begin(&mut self, shape: Shape) {
+        if self.shape != shape {
+            *self = Self { shape, ..Self::default() };
+        }
+    }
+
+    /// Makes a message's ids. The same record gets the same id however often it is sent or read, and within one sender (or
+    /// one partition) ids sort in the order of sending: they are the tie-break between events of one nanosecond.
+    ///
+    /// A sender that numbers its batches gives a batch sent again the same ids; any other's record has the id of its place,
+    /// so that a message read again has the same ones. A `:` is in the ids of the first kind and never in those of the second.
+    pub(super) fn follow_message(&mut self, message: &Message, origin: u64, pass: &mut Pass<'_, '_>) {
+        self.is_numbered = true;
+        let id = match (&message.headers.instance, message.headers.sequence) {
+            (Some(instance), Some(sequence)) if instance.len() <= INSTANCE_BYTES_MAX => {
+                format!("{instance}:{sequence:016x}:")
+            }
+            _ => {
+                self.is_numbered = false;
+                // A topic that is made anew begins at offset 0 again: its messages are told from the old ones by their time.
+                let origin = origin ^ message.headers.appended_ns();
+                format!("{:08x}/{:016x}/{origin:016x}/", message.position.partition, message.position.offset)
+            }
+        };
+        self.first = message.headers.first;
+        self.id.clear();
+        self.id.escaped(&id);
+        self.parts.follow_message();
+        // What has the id of its place cannot have been stored before it stood there; a batch that is sent twice, not before
+        // its records happened.
+        pass.since_ns = message.headers.appended_ns();
+        pass.target.follow_message(time::clamp(pass.since_ns));
+    }
+
+    /// `"id"`
+    #[inline]
+    fn id(&self, out: &mut Out, index: u32) {
+        out.byte(b'"');
+        out.put(self.id.as_bytes());
+        let index = self.first.saturating_add(index);
+        // Six digits, and more for who sends more.
+        let digits = text::hex(u64::from(index));
+        match digits[8..] {
+            [b'0', b'0', a, b, c, d, e, f] => out.literal(&[a, b, c, d, e, f, b'"']),
+            _ => {
+                out.put(format!("{index:06x}").as_bytes());
+                out.byte(b'"');
+            }
+        }
+    }
+
+    /// The line that says what to do with the document in the next one. Returns where its `"id"` stands.
+    #[inline]
+    fn action(&self, out: &mut Out, index: u32, time_ns: u64, target: &mut Target<'_>) -> Range<usize> {
+        out.literal(b"{\"create\":{");
+        out.put(target.action(time::clamp(time_ns)));
+        out.literal(b"\"_id\":");
+        let start = out.len();
+        self.id(out, index);
+        let id = start..out.len();
+        out.literal(b"}}\n");
+        id
+    }
+
+    /// Writes a record's two lines.
+    #[inline]
+    pub(super) fn write<'a>(
+        &mut self,
+        out: &mut Out,
+        record: &RecordView<'a>,
+        pairs: Attributes<'_, 'a>,
+        time_ns: u64,
+        pass: &mut Pass<'a, '_>,
+    ) {
+        let keys = Keys::of(pairs, Owner::Record);
+        if keys.are_repetitive {
+            // Elasticsearch refuses an object that has a key twice.
+            let pairs = distinct(pairs);
+            return self.document(out, record, &pairs, &Keys::of(&pairs, Owner::Record), time_ns, pass);
+        }
+        self.document(out, record, pairs, &keys, time_ns, pass);
+    }
+
+    #[inline]
+    fn document<'a>(
+        &mut self,
+        out: &mut Out,
+        record: &RecordView<'a>,
+        pairs: Attributes<'_, 'a>,
+        keys: &Keys,
+        time_ns: u64,
+        pass: &mut Pass<'a, '_>,
+    ) {
+        let names = self.shape.names;
+        if self.parts.follow(self.shape, record.resource, record.scope) {
+            pass.target.follow_resource(&record.resource);
+        }
+        if self.is_numbered {
+            pass.since_ns = pass.since_ns.min(time_ns);
+        }
+        let id = self.action(out, record.index, time_ns, &mut pass.target);
+        out.literal(b"{\"@timestamp\":\"");
+        self.clock.write(out, time::clamp(time_ns));
+        out.literal(b"\",\"tie\":");
+        out.again(id);
+        out.put(self.severity(record.severity));
+        out.put(names.target());
+        out.string(keys.target(pairs).unwrap_or(record.scope.name));
+        match record.body {
+            AnyView::Str(text) => json::field(out, b",\"message\":\"", text),
+            body => json::field(out, b",\"message\":\"", &body.text()),
+        }
+        ids(out, record, names);
+        fields(out, pairs, keys, names);
+        self.attributes(out, record, pairs, keys, &mut pass.notes);
+        self.rest(out, record);
+        out.put(self.parts.json());
+        out.literal(b"}\n");
+    }
+
+    /// `,"severity_number":9,"level":"info"`
+    #[inline]
+    fn severity(&mut self, severity: Severity) -> &[u8] {
+        let written = &mut self.severities[usize::from(severity.0 & 31)];
+        if written.len() == 0 {
+            written.literal(b",\"severity_number\":");
+            json::int(written, severity.0);
+            written.put(self.shape.names.level());
+            written.string(severity.name());
+        }
+        written.as_bytes()
+    }
+
+    #[inline]
+    fn attributes<'a>(
+        &self,
+        out: &mut Out,
+        record: &RecordView<'a>,
+        pairs: Attributes<'_, 'a>,
+        keys: &Keys,
+        notes: &mut Notes<'a>,
+    ) {
+        let start = out.len();
+        out.literal(ATTRIBUTES);
+        notes.clear();
+        attributes(out, pairs, keys, notes);
+        if notes.has_long && self.shape.keeps_long {
+            keep(out, start, ATTRIBUTES);
+            notes.opaque(ANY.into());
+        }
+        notes.write(out, self.parts.notes(), record.attributes(), pairs, keys);
+    }
+
+    /// What no search looks at by itself, kept because it was sent.
+    #[inline]
+    fn rest(&mut self, out: &mut Out, record: &RecordView<'_>) {
+        if record.time_unix_nano != 0 && record.observed_time_unix_nano != 0 {
+            out.literal(b",\"observed_timestamp\":\"");
+            self.observed.write(out, time::clamp(record.observed_time_unix_nano));
+            out.byte(b'"');
+        }
+        if !record.severity_text.is_empty() {
+            json::field(out, b",\"severity_text\":\"", record.severity_text);
+        }
+        if !record.event_name.is_empty() {
+            out.put(self.shape.names.event_name());
+            out.string(record.event_name);
+        }
+        if record.flags != 0 {
+            out.literal(b",\"flags\":");
+            json::int(out, record.flags);
+        }
+    }
+}
+
+/// The ids of trace and span, of which either may be missing.
+#[inline]
+fn ids(out: &mut Out, record: &RecordView<'_>, names: FieldNames) {
+    if let Some(id) = record.trace_id() {
+        let id = u128::from_be_bytes(id);
+        let mut hex = [b'"'; 34];
+        hex[1..17].copy_from_slice(&text::hex((id >> 64) as u64));
+        hex[17..33].copy_from_slice(&text::hex(id as u64));
+        out.put(names.trace_id());
+        out.literal(&hex);
+    }
+    if let Some(id) = record.span_id() {
+        let mut hex = [b'"'; 18];
+        hex[1..17].copy_from_slice(&text::hex(u64::from_be_bytes(id)));
+        out.put(names.span_id());
+        out.literal(&hex);
+    }
+}
+
+pub(super) const ATTRIBUTES: &[u8; 14] = b",\"attributes\":";
+
+/// Gives the member that begins at `start` the name that is not indexed.
+#[cold]
+pub(super) fn keep(out: &mut Out, start: usize, member: &[u8]) {
+    let value = out.as_bytes()[start + member.len()..].to_vec();
+    out.truncate(start);
+    let (name, end) = member.split_at(member.len() - 2);
+    for bytes in [name, KEPT.as_bytes(), end, &value] {
+        out.put(bytes);
+    }
+}

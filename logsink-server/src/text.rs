@@ -1,0 +1,337 @@
+//! Text, sixteen bytes at a time: whether it is UTF-8, where JSON needs an escape, and the buffer that it is written to.
+//!
+//! Most of a request's bytes, and of a `_bulk` body's, are strings that are ASCII and need no escape. All unsafe code of the
+//! server is in this file: wide loads and stores, each within a slice or within room that was made just before.
+
+#![allow(unsafe_code, reason = "wide loads and stores; see each SAFETY")]
+
+use std::{ops::Range, str::Utf8Error};
+
+mod wide;
+
+pub(crate) use self::wide::hex;
+use self::wide::{WIDTH, Wide};
+
+/// The bytes as text. ASCII, which nearly all text is, is not decoded to see that.
+#[inline]
+pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, Utf8Error> {
+    if is_ascii(bytes) {
+        // SAFETY: ASCII is UTF-8.
+        return Ok(unsafe { std::str::from_utf8_unchecked(bytes) });
+    }
+    std::str::from_utf8(bytes)
+}
+
+#[inline]
+fn is_ascii(bytes: &[u8]) -> bool {
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<WIDTH>(), bytes.last_chunk::<WIDTH>()) {
+        // What is between the first sixteen and the last; of the last some may be looked at twice.
+        let (between, _) = bytes[WIDTH..].as_chunks::<WIDTH>();
+        let all = between.iter().fold(Wide::load(first).or(Wide::load(last)), |all, chunk| all.or(Wide::load(chunk)));
+        return all.is_ascii();
+    }
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        return (u64::from_le_bytes(*first) | u64::from_le_bytes(*last)) & HIGH == 0;
+    }
+    match (bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(first), Some(last)) => (u32::from_le_bytes(*first) | u32::from_le_bytes(*last)) & HIGH as u32 == 0,
+        _ => bytes.iter().fold(0, |all, byte| all | byte) < 0x80,
+    }
+}
+
+/// The highest bit of each byte.
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// How many bytes are escaped between two looks at the room that is left: an escape takes six bytes for one.
+const PIECE: usize = 4_096;
+
+/// A buffer to append to: a `Vec` of bytes that short pieces are copied to without a call.
+#[derive(Debug, Default)]
+pub(crate) struct Out(Vec<u8>);
+
+impl Out {
+    /// Appends to what is there.
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.0.reserve(more);
+    }
+
+    /// Replaces the byte at `at`, if there is one.
+    #[inline]
+    pub(crate) fn set(&mut self, at: usize, byte: u8) {
+        if let Some(old) = self.0.get_mut(at) {
+            *old = byte;
+        }
+    }
+
+    /// The end, with room for `bytes` behind it.
+    #[inline]
+    fn room(&mut self, bytes: usize) -> *mut u8 {
+        if self.0.capacity() - self.0.len() < bytes {
+            self.grow(bytes);
+        }
+        // SAFETY: the length is within the allocation.
+        unsafe { self.0.as_mut_ptr().add(self.0.len()) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, bytes: usize) {
+        self.0.reserve(bytes);
+    }
+
+    /// Appends what stands at this place in the buffer once more.
+    #[inline]
+    pub(crate) fn again(&mut self, place: Range<usize>) {
+        self.0.extend_from_within(place);
+    }
+
+    /// Appends one byte.
+    #[inline]
+    pub(crate) fn byte(&mut self, byte: u8) {
+        self.0.push(byte);
+    }
+
+    /// Appends bytes of which the number is known when this is compiled.
+    #[inline]
+    pub(crate) fn literal<const N: usize>(&mut self, bytes: &[u8; N]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// Appends the first `len` of these bytes.
+    #[inline]
+    pub(crate) fn first<const N: usize>(&mut self, bytes: &[u8; N], len: usize) {
+        let to = self.room(N);
+        // SAFETY: there is room for all N bytes, and no more than those become part of the buffer.
+        unsafe {
+            to.cast::<[u8; N]>().write_unaligned(*bytes);
+            self.0.set_len(self.0.len() + len.min(N));
+        }
+    }
+
+    /// Appends bytes.
+    #[inline]
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        let to = self.room(bytes.len());
+        // SAFETY: there is room for all of the bytes, which are written, and a borrowed slice is not in the buffer.
+        unsafe {
+            copy(bytes, to);
+            self.0.set_len(self.0.len() + bytes.len());
+        }
+    }
+
+    /// Appends `"text"`, byte for byte as serde_json writes it.
+    #[inline]
+    pub(crate) fn string(&mut self, text: &str) {
+        if !self.plain(b"\"", text, b"\"") {
+            self.byte(b'"');
+            self.escaped(text);
+            self.byte(b'"');
+        }
+    }
+
+    /// Appends text between two others when it needs no escape in JSON; else says so and appends nothing.
+    #[inline]
+    pub(crate) fn plain<const B: usize, const A: usize>(
+        &mut self,
+        before: &[u8; B],
+        text: &str,
+        after: &[u8; A],
+    ) -> bool {
+        let len = B + text.len() + A;
+        let to = self.room(len);
+        // SAFETY: there is room for the three of them; what becomes part of the buffer was written.
+        unsafe {
+            to.cast::<[u8; B]>().write_unaligned(*before);
+            let is_plain = copy_plain(text.as_bytes(), to.add(B));
+            if is_plain {
+                to.add(B + text.len()).cast::<[u8; A]>().write_unaligned(*after);
+                self.0.set_len(self.0.len() + len);
+            }
+            is_plain
+        }
+    }
+
+    /// Appends what stands between the quotes.
+    #[inline(never)]
+    pub(crate) fn escaped(&mut self, text: &str) {
+        for piece in text.as_bytes().chunks(PIECE) {
+            // Of the last escape's eight bytes two may go beyond the six, and of a wide store up to sixteen.
+            let start = self.room(piece.len() * 6 + WIDTH);
+            let (chunks, rest) = piece.as_chunks::<WIDTH>();
+            // SAFETY: each byte of the piece moves the end on by six at the most, and a store reaches no more than WIDTH
+            // beyond it: all lies in the room made above. Everything up to `end` was written.
+            unsafe {
+                let mut end = start;
+                for chunk in chunks {
+                    end = escape(chunk, WIDTH, end);
+                }
+                let mut last = [0; WIDTH];
+                last[..rest.len()].copy_from_slice(rest);
+                end = escape(&last, rest.len(), end);
+                let written = end.offset_from(start) as usize;
+                self.0.set_len(self.0.len() + written);
+            }
+        }
+    }
+}
+
+/// Writes the first `len` bytes of a chunk, with escapes, and returns the end.
+///
+/// # Safety
+/// `to` has room for six bytes for each of the `len` and WIDTH more.
+#[inline]
+unsafe fn escape(chunk: &[u8; WIDTH], len: usize, mut to: *mut u8) -> *mut u8 {
+    let mut marks = Wide::load(chunk).marks() & ((1 << len) - 1);
+    if marks == 0 {
+        // SAFETY: room for WIDTH bytes at the least.
+        unsafe { to.cast::<[u8; WIDTH]>().write_unaligned(*chunk) };
+        return to.wrapping_add(len);
+    }
+    let mut from = 0;
+    while marks != 0 {
+        let at = marks.trailing_zeros() as usize;
+        marks &= marks - 1;
+        let (text, escape_len) = ESCAPES[usize::from(chunk[at])];
+        // SAFETY: at most WIDTH bytes from the end on, then at most eight, of which at most six count.
+        unsafe {
+            to.copy_from_nonoverlapping(chunk.as_ptr().add(from), at - from);
+            to = to.add(at - from);
+            to.cast::<[u8; 7]>().write_unaligned(text);
+            to = to.add(usize::from(escape_len));
+        }
+        from = at + 1;
+    }
+    // SAFETY: as above.
+    unsafe {
+        to.copy_from_nonoverlapping(chunk.as_ptr().add(from), len - from);
+        to.add(len - from)
+    }
+}
+
+/// What stands for a byte in JSON, and how many bytes of it count.
+static ESCAPES: [([u8; 7], u8); 256] = {
+    let hex = b"0123456789abcdef";
+    let mut escapes = [([0; 7], 0); 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let short = match byte as u8 {
+            b'"' => b'"',
+            b'\\' => b'\\',
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0x08 => b'b',
+            0x0c => b'f',
+            _ => 0,
+        };
+        escapes[byte] = match short {
+            0 => ([b'\\', b'u', b'0', b'0', hex[byte >> 4], hex[byte & 15], 0], 6),
+            _ => ([b'\\', short, 0, 0, 0, 0, 0], 2),
+        };
+        byte += 1;
+    }
+    escapes
+};
+
+/// Copies bytes; short ones without a call.
+///
+/// # Safety
+/// `to` has room for all of them and is not among them.
+#[inline]
+unsafe fn copy(bytes: &[u8], to: *mut u8) {
+    let len = bytes.len();
+    // SAFETY: loads are within the slice and stores within as many bytes of room: two that overlap where the length is no
+    // multiple of their width.
+    unsafe {
+        if let (Some(first), Some(last)) = (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
+            if len > 32 {
+                return to.copy_from_nonoverlapping(bytes.as_ptr(), len);
+            }
+            to.cast::<[u8; 16]>().write_unaligned(*first);
+            to.add(len - 16).cast::<[u8; 16]>().write_unaligned(*last);
+        } else if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+            to.cast::<[u8; 8]>().write_unaligned(*first);
+            to.add(len - 8).cast::<[u8; 8]>().write_unaligned(*last);
+        } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+            to.cast::<[u8; 4]>().write_unaligned(*first);
+            to.add(len - 4).cast::<[u8; 4]>().write_unaligned(*last);
+        } else if let [first, .., last] = *bytes {
+            to.add(len / 2).write(bytes[len / 2]);
+            to.write(first);
+            to.add(len - 1).write(last);
+        } else if let [only] = *bytes {
+            to.write(only);
+        }
+    }
+}
+
+/// Copies bytes and tells whether none of them needs an escape; if one does, some bytes may not have been copied.
+///
+/// # Safety
+/// As [`copy`].
+#[inline]
+unsafe fn copy_plain(bytes: &[u8], to: *mut u8) -> bool {
+    let len = bytes.len();
+    // SAFETY: as in `copy`.
+    unsafe {
+        if let (Some(first), Some(last)) = (bytes.first_chunk::<WIDTH>(), bytes.last_chunk::<WIDTH>()) {
+            let (first, last) = (Wide::load(first), Wide::load(last));
+            first.store(to);
+            last.store(to.add(len - WIDTH));
+            if first.or_marked(last) {
+                return false;
+            }
+            let mut at = WIDTH;
+            while at + WIDTH < len {
+                let chunk = Wide::load(&*bytes.as_ptr().add(at).cast::<[u8; WIDTH]>());
+                chunk.store(to.add(at));
+                if chunk.marks() != 0 {
+                    return false;
+                }
+                at += WIDTH;
+            }
+            true
+        } else if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+            to.cast::<[u8; 8]>().write_unaligned(*first);
+            to.add(len - 8).cast::<[u8; 8]>().write_unaligned(*last);
+            Wide::halves(*first, *last).marks() == 0
+        } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+            to.cast::<[u8; 4]>().write_unaligned(*first);
+            to.add(len - 4).cast::<[u8; 4]>().write_unaligned(*last);
+            let [a, b, c, d] = *first;
+            let [e, f, g, h] = *last;
+            Wide::halves([a, b, c, d, e, f, g, h], [b' '; 8]).marks() == 0
+        } else {
+            copy(bytes, to);
+            bytes.iter().all(|&byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
