@@ -53,7 +53,7 @@ pub(super) fn to_otlp(line: &[u8], fields: &JsonFields, headers: &[(String, Byte
     if trace_id.is_none() {
         // The line's own before the message's header.
         let own = find.one(&fields.traceparent, |_, value| context(&text_of(value)?));
-        let header = || headers.iter().find(|(key, _)| key == TRACEPARENT).and_then(|(_, value)| context(text(value)?));
+        let header = || headers.iter().find(|(key, _)| key == TRACEPARENT).and_then(|(_, value)| context(readable(value)?));
         if let Some((trace, span)) = own.or_else(header) {
             (trace_id, span_id) = (Some(trace), span_id.or(Some(span)));
         }
@@ -62,7 +62,7 @@ pub(super) fn to_otlp(line: &[u8], fields: &JsonFields, headers: &[(String, Byte
     let mut flatten = Flatten { budget: GROWTH_FREE + GROWTH_MAX * text.len(), attributes: Vec::new() };
     flatten.members(members, "");
     let header = |(key, value): &(String, Bytes)| {
-        let value = text(value).map_or_else(|| Value::BytesValue(value.to_vec()), |text| Value::StringValue(text.into()));
+        let value = readable(value).map_or_else(|| Value::BytesValue(value.to_vec()), |text| Value::StringValue(text.into()));
         pair(format!("{HEADER_PREFIX}{key}"), value)
     };
     flatten.attributes.extend(headers.iter().map(header));
@@ -124,7 +124,7 @@ fn text_of(value: &Json) -> Option<String> {
     }
 }
 
-fn text(bytes: &[u8]) -> Option<&str> {
+fn readable(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok().map(str::trim)
 }
 
