@@ -6,6 +6,7 @@
 
 mod elasticsearch;
 mod ingest;
+mod json;
 pub mod kafka;
 pub mod load;
 pub mod units;
@@ -25,6 +26,7 @@ use self::units::{Address, Bytes, Span};
 pub use self::{
     elasticsearch::{Elasticsearch, ElasticsearchRetention, LayoutChoice, RetentionBy},
     ingest::{Ingest, IngestLimits, ServiceLimits},
+    json::{Format, JsonFields},
     kafka::Kafka,
 };
 

@@ -5,6 +5,7 @@
 
 pub mod dead;
 pub mod disk;
+pub mod json;
 pub mod kafka;
 pub(crate) mod split;
 

@@ -186,9 +186,8 @@ impl Program {
             group = route.group,
         );
         let mut command = clean(&self.path(plan));
-        let modules = home.join("usr/lib/x86_64-linux-gnu/rsyslog");
-        command.env("LD_LIBRARY_PATH", home.join("usr/lib/x86_64-linux-gnu"));
-        command.args(["-n", "-i", "NONE", "-M"]).arg(modules);
+        command.env("LD_LIBRARY_PATH", home.join("libraries"));
+        command.args(["-n", "-i", "NONE", "-M"]).arg(home.join("modules"));
         command.arg("-f").arg(written(&plan.work.join("rsyslog.conf"), &text)?);
         Ok(command)
     }

@@ -9,7 +9,8 @@ use crate::{
     index::elasticsearch::{Auth, Elasticsearch, ElasticsearchOptions, Retention, RetentionOptions},
     metrics::Metrics,
     queue::{
-        BoxFuture, DeadLetters, Message, QueueError,
+        BoxFuture, DeadLetters, Message, QueueError, QueueReader,
+        json::JsonReader,
         kafka::{KafkaDeadLetters, KafkaOptions, KafkaReader, KafkaWriter},
     },
 };
@@ -29,14 +30,15 @@ pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, 
             None => Arc::new(NoDrain),
         };
         let options = elasticsearch_options(elastic, kafka.as_ref().map(|(options, _)| options.topic.clone()));
-        let index = Arc::new(Elasticsearch::connect(options, dead, metrics.clone())?);
+        let index = Arc::new(Elasticsearch::connect(options, dead.clone(), metrics.clone())?);
         steps.index = Some(index.clone());
         // queue → drain
         if let Some((options, group)) = drain {
             let reader = KafkaReader::connect(options, group, metrics.clone())?;
             let etcd = config.etcd.as_ref().map(|etcd| etcd.endpoints.clone()).unwrap_or_default();
             steps.retention = Some(Retention::new(index.clone(), etcd));
-            steps.drain = Some(DrainParts { reader: Box::new(reader), writer: index });
+            let reader = read_as(config, Box::new(reader), &dead, metrics);
+            steps.drain = Some(DrainParts { reader, writer: index });
         }
     }
     // ingest → queue
@@ -44,6 +46,21 @@ pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, 
         steps.queue_writer = Some(Arc::new(KafkaWriter::connect(options, metrics.clone())?));
     }
     Ok(steps)
+}
+
+/// The reader, with JSON lines translated where the topic holds such.
+fn read_as(
+    config: &Config,
+    reader: Box<dyn QueueReader>,
+    dead: &Arc<dyn DeadLetters>,
+    metrics: &Arc<Metrics>,
+) -> Box<dyn QueueReader> {
+    match config.kafka.as_ref().filter(|kafka| kafka.format == config::Format::Json) {
+        Some(kafka) => {
+            Box::new(JsonReader::new(reader, kafka.json.clone(), Arc::clone(dead), Arc::clone(metrics)))
+        }
+        None => reader,
+    }
 }
 
 pub(super) fn kafka_options(kafka: &config::Kafka, config: &Config) -> KafkaOptions {

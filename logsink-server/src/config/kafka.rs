@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use logsink::ConfigError;
 use serde::Deserialize;
 
-use super::validate::ensure;
+use super::{
+    json::{Format, JsonFields},
+    validate::ensure,
+};
 
 /// `[kafka]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -29,6 +32,10 @@ pub struct Kafka {
     pub assignment: Assignment,
     /// What becomes of a record that is too large for a Kafka message by itself. Default: `truncate`.
     pub oversize: Oversize,
+    /// What the messages of the topic are: `otlp`, or `json` for lines that other shippers write. Default: `otlp`.
+    pub format: Format,
+    /// Where the fields of JSON lines are found.
+    pub json: JsonFields,
     /// Further properties of librdkafka, such as `security.protocol`; they win over the server's own.
     pub properties: BTreeMap<String, String>,
 }
@@ -79,6 +86,8 @@ impl Default for Kafka {
             instance: None,
             assignment: Assignment::default(),
             oversize: Oversize::default(),
+            format: Format::default(),
+            json: JsonFields::default(),
             properties: BTreeMap::new(),
         }
     }
@@ -108,6 +117,7 @@ impl Kafka {
         ensure(self.replication.is_none_or(|copies| (1..=32).contains(&copies)), "kafka.replication", || {
             "is not between 1 and 32".into()
         })?;
+        self.json.validate()?;
         Ok(())
     }
 }

@@ -66,6 +66,7 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("kafka.instance", Kind::Text),
     ("kafka.assignment", Kind::Text),
     ("kafka.oversize", Kind::Text),
+    ("kafka.format", Kind::Text),
     ("elasticsearch.urls", Kind::List),
     ("elasticsearch.data_stream", Kind::Text),
     ("elasticsearch.streams_max", Kind::Int),
@@ -324,6 +325,7 @@ mod tests {
         for (setting, kind) in SETTINGS.iter().filter(|(setting, _)| *setting != "config") {
             let text = match (setting, kind) {
                 (&"mode", _) => "cluster",
+                (&"kafka.format", _) => "json",
                 (&"roles", _) => "ingest,query",
                 (_, Kind::Bool) => "true",
                 (_, Kind::Int) => "3",

@@ -4,7 +4,7 @@
 use logsink::ConfigError;
 
 use super::{
-    Config, Mode, Role,
+    Config, Format, Mode, Role,
     units::{Bytes, Span},
 };
 
@@ -113,6 +113,9 @@ impl Config {
     fn validate_servers(&self) -> Result<(), ConfigError> {
         if let Some(kafka) = &self.kafka {
             kafka.validate()?;
+            ensure(kafka.format == Format::Otlp || !self.has(Role::Ingest), "kafka.format", || {
+                "is \"json\", and ingest would write OTLP into the same topic: write roles = [\"drain\"], or another topic".into()
+            })?;
         }
         if let Some(elasticsearch) = &self.elasticsearch {
             elasticsearch.validate()?;
