@@ -266,7 +266,11 @@ fn ingest_options(config: &Config) -> ingest::Options {
 fn drain_options(config: &Config) -> DrainOptions {
     let defaults = DrainOptions::default();
     DrainOptions {
-        pending_bytes_max: config.drain.pending_bytes_max.as_usize(),
+        // In a cluster the other half is for the requests made of it.
+        pending_bytes_max: match config.mode() {
+            Mode::Cluster => config.drain.pending_bytes_max.as_usize() / 2,
+            Mode::Standalone => config.drain.pending_bytes_max.as_usize(),
+        },
         writes_max: config.drain.concurrency,
         // The other half is for the doors before, and for the last commit and the index's open block after.
         grace: defaults.grace.min(config.stop_timeout() / 2),

@@ -130,9 +130,10 @@ pub struct Queue {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
-    /// Bytes read from the queue and not yet indexed; reading pauses above. Default: 64 MiB.
+    /// Bytes of what was read from the queue and is not yet indexed; reading pauses above. In a cluster, half of it is for what
+    /// was read, half for the requests made of it. Default: 48 MiB, which keeps the whole process within 130 MB.
     pub pending_bytes_max: Bytes,
-    /// Writes to the index under way at a time. Default: 4.
+    /// Writes to the index under way at a time, at most; a cluster gets as many as it takes. Default: 8.
     pub concurrency: usize,
 }
 
@@ -170,7 +171,7 @@ impl Default for Queue {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { pending_bytes_max: Bytes::mib(64), concurrency: 4 }
+        Self { pending_bytes_max: Bytes::mib(48), concurrency: 8 }
     }
 }
 

@@ -5,7 +5,11 @@
 //! finish in any order and the [`Watermark`] puts them in line.
 //!
 //! Overloaded: what was read and is not indexed yet stays within one byte budget. At the budget the drain stops asking for
-//! messages; the queue keeps them.
+//! messages; the queue keeps them, and its reader has no more ready than its own small bound. What the index makes of messages before it sends them has
+//! a budget beside this one, so that what was read can always be written.
+//!
+//! Fetching, preparing and sending overlap: the reader has its own thread, and each write is a task, which does what takes
+//! milliseconds through [`compute`]. How many writes there are, and how large, follows the index's [`Appetite`].
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -16,7 +20,8 @@ use tokio::{
 };
 
 use crate::{
-    index::{IndexError, IndexWriter, Written},
+    compute::compute,
+    index::{Appetite, IndexError, IndexWriter, Written},
     metrics::Metrics,
     offsets::Watermark,
     queue::{Fetched, Message, Position, QueueError, QueueReader},
@@ -28,12 +33,11 @@ pub type Sift = Arc<dyn Fn(Message) -> Message + Send + Sync>;
 /// How much the drain takes on at a time.
 #[derive(Debug, Clone)]
 pub struct DrainOptions {
-    /// Bytes read and not yet indexed. 64 MiB by default: a write takes four times that at most (the payload
-    /// and the JSON made of it), which keeps the drain within a quarter of a gigabyte.
+    /// Bytes of payload read and not yet indexed. 24 MiB by default.
     pub pending_bytes_max: usize,
-    /// Bytes of one write. 2 MiB by default: about 5 MB of JSON, where `_bulk` is at its best.
+    /// Bytes of one write at most. 2 MiB by default; the index may want less.
     pub write_bytes_max: usize,
-    /// Writes under way at a time. 4 by default: enough to keep a data node of two or more cores busy.
+    /// Writes under way at a time at most. 4 by default; the index may want fewer.
     pub writes_max: usize,
     /// How long a message waits for others to share its write while other writes are under way. 50 ms by default: little
     /// beside a refresh of one second.
@@ -46,7 +50,7 @@ pub struct DrainOptions {
 impl Default for DrainOptions {
     fn default() -> Self {
         Self {
-            pending_bytes_max: 64 << 20,
+            pending_bytes_max: 24 << 20,
             write_bytes_max: 2 << 20,
             writes_max: 4,
             linger: Duration::from_millis(50),
@@ -74,7 +78,7 @@ pub struct Drain {
     watermark: Watermark,
     /// What the reader was last told, by partition.
     committed: BTreeMap<i32, i64>,
-    /// Read, sifted, waiting for a write.
+    /// Read, waiting for a write.
     waiting: Waiting,
     /// Under way; each task hands back what it wrote.
     writes: JoinSet<Finished>,
@@ -133,7 +137,7 @@ impl Drain {
         let mut read_at = Instant::now();
         loop {
             self.start_writes(Instant::now());
-            let room = self.options.pending_bytes_max.saturating_sub(self.pending_bytes);
+            let room = self.room();
             let linger_at = self.waiting.since.map(|since| since + self.options.linger);
             tokio::select! {
                 biased;
@@ -144,7 +148,7 @@ impl Drain {
                     self.commit();
                 }
                 () = sleep_until(linger_at.unwrap_or(commit_at)), if linger_at.is_some() && self.has_slot() => {}
-                fetched = read(&mut *self.reader, read_at, room.min(self.options.write_bytes_max)), if room > 0 => {
+                fetched = read(&mut *self.reader, read_at, room), if room > 0 => {
                     match fetched {
                         Ok(fetched) => {
                             read_delay = RETRY_DELAY_MIN;
@@ -170,7 +174,6 @@ impl Drain {
                 for message in messages {
                     self.watermark.begin(message.position, message.epoch);
                     self.metrics.drain_messages.inc();
-                    let message = (self.sift)(message);
                     self.pending_bytes += weight(&message);
                     self.waiting.push(message);
                 }
@@ -190,21 +193,40 @@ impl Drain {
         ControlFlow::Continue(())
     }
 
+    /// Bytes to ask the reader for. It gives one message always, whatever its size.
+    fn room(&self) -> usize {
+        let room = self.options.pending_bytes_max.saturating_sub(self.pending_bytes);
+        room.min(self.options.write_bytes_max)
+    }
+
+    /// Writes under way at most, and the payload bytes of one, as the index would have it just now.
+    fn appetite(&self) -> (usize, usize) {
+        let DrainOptions { writes_max, write_bytes_max, .. } = self.options;
+        match self.index.appetite() {
+            None => (writes_max, write_bytes_max),
+            Some(Appetite { writes, payload_bytes }) => {
+                (writes.clamp(1, writes_max), payload_bytes.clamp(1, write_bytes_max))
+            }
+        }
+    }
+
     fn has_slot(&self) -> bool {
-        self.writes.len() < self.options.writes_max
+        self.writes.len() < self.appetite().0
     }
 
     /// Hands waiting messages to writes. A write that is not full starts only when none is under way, so that a lone event
     /// is not held up, or when its first message has lingered.
     fn start_writes(&mut self, now: Instant) {
         while let Some(since) = self.waiting.since {
-            let full = self.waiting.bytes >= self.options.write_bytes_max;
+            let (writes_max, bytes_max) = self.appetite();
+            let full = self.waiting.bytes >= bytes_max;
             let due = full || self.writes.is_empty() || now >= since + self.options.linger;
-            if !due || !self.has_slot() {
+            if !due || self.writes.len() >= writes_max {
                 return;
             }
-            let (messages, bytes) = self.waiting.split(self.options.write_bytes_max);
-            self.writes.spawn(write(Arc::clone(&self.index), messages, bytes, Arc::clone(&self.metrics)));
+            let (messages, bytes) = self.waiting.split(bytes_max);
+            let (index, sift, metrics) = (Arc::clone(&self.index), Arc::clone(&self.sift), Arc::clone(&self.metrics));
+            self.writes.spawn(write(index, sift, messages, bytes, metrics));
         }
     }
 
@@ -347,9 +369,16 @@ async fn read(reader: &mut dyn QueueReader, at: Instant, bytes_max: usize) -> Re
     reader.next(bytes_max).await
 }
 
-/// Writes messages to the index, however often it takes.
-async fn write(index: Arc<dyn IndexWriter>, messages: Vec<Message>, bytes: usize, metrics: Arc<Metrics>) -> Finished {
+/// Applies the rules to messages and writes them to the index, however often it takes.
+async fn write(
+    index: Arc<dyn IndexWriter>,
+    sift: Sift,
+    messages: Vec<Message>,
+    bytes: usize,
+    metrics: Arc<Metrics>,
+) -> Finished {
     let started = Instant::now();
+    let messages: Vec<Message> = compute(|| messages.into_iter().map(|message| sift(message)).collect()).await;
     let mut delay = RETRY_DELAY_MIN;
     let written = loop {
         match index.write(&messages).await {

@@ -21,6 +21,15 @@ pub struct Written {
     pub dropped: u64,
 }
 
+/// How much an index takes at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appetite {
+    /// Writes that are of use at a time.
+    pub writes: usize,
+    /// Bytes of payload that a write should have.
+    pub payload_bytes: usize,
+}
+
 /// What an index cannot do. A writer retries what is worth it by itself: what comes out needs a person.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
@@ -41,6 +50,11 @@ pub trait IndexWriter: Send + Sync + 'static {
     /// Several calls may be under way at a time, for different messages. A message that is not OTLP is dead-lettered.
     /// Does not give up on an index that is away: it retries until it answers or the future is dropped.
     fn write<'a>(&'a self, messages: &'a [Message]) -> BoxFuture<'a, Result<Written, IndexError>>;
+
+    /// How much it takes just now: it follows what the cluster behind it does. `None`: what the drain thinks.
+    fn appetite(&self) -> Option<Appetite> {
+        None
+    }
 
     /// The offset in `partition` before which everything written is durable in the index, when that is less than everything
     /// written: the embedded store's open block is covered by the queue until it is published. `None`: all is durable.

@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 // What all steps share; none of these imports a step.
+mod compute;
 pub mod config;
 pub mod error;
 pub mod metrics;

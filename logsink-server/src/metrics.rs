@@ -23,7 +23,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-pub use self::labels::{Partition, Reason, Refusal, Refused, Rule, Service};
+pub use self::labels::{Item, ItemResult, Node, Partition, Reason, Refusal, Refused, Rule, Service};
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -40,6 +40,19 @@ const SERVICE_CHARS_MAX: usize = 64;
 
 /// What services without figures of their own are called.
 const OTHER_SERVICES: &str = "(other)";
+/// Bytes of requests to the index, from the least that pays to more than is usual.
+const REQUEST_BYTES: [f64; 10] = [
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    524_288.0,
+    1_048_576.0,
+    2_097_152.0,
+    3_145_728.0,
+    4_194_304.0,
+    8_388_608.0,
+    16_777_216.0,
+];
 
 type Source = Box<dyn Fn(&Metrics) + Send + Sync>;
 
@@ -141,6 +154,22 @@ pub struct Metrics {
     pub index_retention_failed: Counter,
     /// One write to the index, retries included.
     pub index_write_seconds: Histogram,
+    /// Documents of answered requests to the index, by what became of them.
+    pub index_items: Family<Item, Counter>,
+    /// Bytes of each `_bulk`, before compression.
+    pub index_request_bytes: Histogram,
+    /// From sending a `_bulk` to its answer, by node.
+    pub index_request_seconds: Family<Node, Histogram, fn() -> Histogram>,
+    /// `_bulk` requests under way, by node.
+    pub index_requests: Family<Node, Gauge>,
+    /// `_bulk` requests that may be under way just now, by node: it follows latency and refusals.
+    pub index_requests_max: Family<Node, Gauge>,
+    /// Bytes that a `_bulk` may have just now, by node.
+    pub index_request_bytes_max: Family<Node, Gauge>,
+    /// 1, or 0 for a node that is left out because it failed.
+    pub index_node_up: Family<Node, Gauge>,
+    /// Bytes of bodies in memory.
+    pub index_body_bytes: Gauge,
     /// Blocks of the embedded store published.
     pub index_blocks_published: Counter,
     /// Blocks of the embedded store removed by retention.
@@ -230,6 +259,14 @@ impl Metrics {
             index_indices_removed: counter(r, "index_indices_removed", "Indices removed by our retention"),
             index_retention_failed: counter(r, "index_retention_failed", "Looks after old indices that failed"),
             index_write_seconds: seconds(r, "index_write_duration", "One write to the index, retries included"),
+            index_items: family(r, "index_items", "Documents of answered requests to the index, by result"),
+            index_request_bytes: bytes(r, "index_request", "Requests to the index, before compression"),
+            index_request_seconds: seconds_by(r, "index_request_duration", "Requests to the index, by node"),
+            index_requests: family(r, "index_requests", "Requests to the index under way, by node"),
+            index_requests_max: family(r, "index_requests_max", "Requests that may be under way now, by node"),
+            index_request_bytes_max: family(r, "index_request_bytes_max", "Bytes that a request may have now, by node"),
+            index_node_up: family(r, "index_node_up", "1, or 0 for a node that is left out because it failed"),
+            index_body_bytes: gauge(r, "index_body_bytes", "Bytes of bodies in memory"),
             index_blocks_published: counter(r, "index_blocks_published", "Blocks of the embedded store published"),
             index_blocks_removed: counter(r, "index_blocks_removed", "Blocks removed by retention"),
             index_blocks_damaged: counter(r, "index_blocks_damaged", "Blocks found damaged"),
@@ -263,6 +300,13 @@ impl Metrics {
     /// Counts a Kafka client that was replaced; `client` is `consumer` or `producer`.
     pub fn kafka_replaced(&self, client: &'static str) {
         self.queue_replaced.get_or_create(&Reason { reason: client }).inc();
+    }
+
+    /// Counts documents of an answered request.
+    pub fn items(&self, result: ItemResult, documents: usize) {
+        if documents > 0 {
+            self.index_items.get_or_create(&Item { result }).inc_by(documents as u64);
+        }
     }
 
     /// Counts a request to the index that is tried again; `reason` is a short static name such as `http_429`.
@@ -339,6 +383,21 @@ fn seconds(registry: &mut Registry, name: &str, help: &str) -> Histogram {
     let histogram = Histogram::new(SECONDS);
     registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
     histogram
+}
+
+fn bytes(registry: &mut Registry, name: &str, help: &str) -> Histogram {
+    let histogram = Histogram::new(REQUEST_BYTES);
+    registry.register_with_unit(name, help, Unit::Bytes, histogram.clone());
+    histogram
+}
+
+fn seconds_by<S>(registry: &mut Registry, name: &str, help: &str) -> Family<S, Histogram, fn() -> Histogram>
+where
+    S: EncodeLabelSet + Clone + std::hash::Hash + Eq + std::fmt::Debug + Send + Sync + 'static,
+{
+    let family = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
+    registry.register_with_unit(name, help, Unit::Seconds, family.clone());
+    family
 }
 
 fn family<S, M>(registry: &mut Registry, name: &str, help: &str) -> Family<S, M>

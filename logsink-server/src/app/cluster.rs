@@ -29,7 +29,9 @@ pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, 
             Some((options, _)) => Arc::new(KafkaDeadLetters::connect(options, metrics.clone())?),
             None => Arc::new(NoDrain),
         };
-        let options = elasticsearch_options(elastic, kafka.as_ref().map(|(options, _)| options.topic.clone()));
+        let mut options = elasticsearch_options(elastic, kafka.as_ref().map(|(options, _)| options.topic.clone()));
+        // The other half is what was read.
+        options.body_bytes_max = config.drain.pending_bytes_max.as_usize() / 2;
         let index = Arc::new(Elasticsearch::connect(options, dead.clone(), metrics.clone())?);
         steps.index = Some(index.clone());
         // queue → drain
@@ -80,12 +82,12 @@ pub(super) fn kafka_options(kafka: &config::Kafka, config: &Config) -> KafkaOpti
 
 fn elasticsearch_options(elastic: &config::Elasticsearch, topic: Option<String>) -> ElasticsearchOptions {
     let defaults = ElasticsearchOptions::default();
-    let auth = match (&elastic.api_key, &elastic.username, &elastic.password) {
+    let basic = elastic.username.as_ref().zip(elastic.password.as_ref());
+    let auth = match (&elastic.api_key, &elastic.bearer_token, basic) {
         (Some(key), _, _) => Auth::ApiKey(key.0.clone()),
-        (None, Some(username), Some(password)) => {
-            Auth::Basic { username: username.clone(), password: password.0.clone() }
-        }
-        (None, _, _) => Auth::None,
+        (_, Some(token), _) => Auth::Bearer(token.0.clone()),
+        (_, _, Some((username, password))) => Auth::Basic { username: username.clone(), password: password.0.clone() },
+        _ => Auth::None,
     };
     ElasticsearchOptions {
         urls: elastic.urls.clone(),
@@ -97,6 +99,11 @@ fn elasticsearch_options(elastic: &config::Elasticsearch, topic: Option<String>)
         field_names: elastic.field_names,
         auth,
         ca: elastic.ca.clone(),
+        cloud_id: elastic.cloud_id.clone(),
+        timeout: elastic.timeout.0,
+        compression: elastic.compression,
+        request_bytes_max: elastic.request_bytes_max.as_usize(),
+        requests_max: elastic.requests_max,
         shards: elastic.shards,
         replicas: elastic.replicas,
         setup: elastic.setup,

@@ -9,13 +9,16 @@ use super::{
     units::{Bytes, Secret, Span},
     validate::{ensure, urls},
 };
-use crate::index::elasticsearch::FieldNames;
+use crate::index::elasticsearch::{Compression, FieldNames};
+
 /// `[elasticsearch]`; an OpenSearch cluster is told apart by itself.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Elasticsearch {
-    /// URLs of some of the nodes.
+    /// URLs of some of the nodes, with a path where a proxy in front wants one.
     pub urls: Vec<String>,
+    /// A deployment in Elastic Cloud, instead of URLs or beside them.
+    pub cloud_id: Option<String>,
     /// The data stream that events go to, or a pattern with `{service}`, `{dataset}` and `{namespace}` that routes them to
     /// several. Default: `logs-logsink-default`.
     pub data_stream: String,
@@ -34,8 +37,19 @@ pub struct Elasticsearch {
     pub username: Option<String>,
     /// Its password.
     pub password: Option<Secret>,
+    /// A bearer token: of a service account, or of a proxy in front.
+    pub bearer_token: Option<Secret>,
     /// A PEM file with the authority that signed the nodes' certificates, beside the well-known ones.
     pub ca: Option<PathBuf>,
+    /// Compression of what is sent: `auto` (gzip for nodes that are neither on this machine nor at a private address), `none`,
+    /// `gzip`, or `zstd` for a proxy that decodes it. Default: `auto`.
+    pub compression: Compression,
+    /// The most bytes of one `_bulk`, before compression; it is less where the cluster takes less. Default: 4 MiB.
+    pub request_bytes_max: Bytes,
+    /// The most `_bulk` requests under way at each node; they are fewer where it takes fewer. Default: 8.
+    pub requests_max: usize,
+    /// How long a request may take before it is sent again. Default: 60 s.
+    pub timeout: Span,
     /// Whether to put the index template and the data stream in place. Default: true.
     pub setup: bool,
     /// Primary shards of each backing index. Default: the cluster's.
@@ -103,6 +117,7 @@ impl Default for Elasticsearch {
     fn default() -> Self {
         Self {
             urls: Vec::new(),
+            cloud_id: None,
             data_stream: "logs-logsink-default".into(),
             streams_max: 200,
             layout: LayoutChoice::Auto,
@@ -111,7 +126,12 @@ impl Default for Elasticsearch {
             api_key: None,
             username: None,
             password: None,
+            bearer_token: None,
             ca: None,
+            compression: Compression::default(),
+            request_bytes_max: Bytes::mib(4),
+            requests_max: 8,
+            timeout: Span::minutes(1),
             setup: true,
             shards: None,
             replicas: None,
@@ -126,13 +146,35 @@ impl Elasticsearch {
     /// # Errors
     /// The first key that cannot be used, by its path, with what to write instead.
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        urls("elasticsearch.urls", &self.urls, "http://127.0.0.1:9200")?;
+        if self.cloud_id.is_none() || !self.urls.is_empty() {
+            urls("elasticsearch.urls", &self.urls, "http://127.0.0.1:9200")?;
+        }
+        ensure(self.cloud_id.as_ref().is_none_or(|id| id.contains(':')), "elasticsearch.cloud_id", || {
+            "is not a cloud id: copy it from the deployment's page, `name:` and base64 after it".into()
+        })?;
         ensure(!self.data_stream.is_empty(), "elasticsearch.data_stream", || "is empty".into())?;
         ensure(self.username.is_some() == self.password.is_some(), "elasticsearch.username", || {
             "`username` and `password` go together: set both or neither".into()
         })?;
-        ensure(self.api_key.is_none() || self.username.is_none(), "elasticsearch.api_key", || {
-            "is set together with `username`: choose one way to log in".into()
+        let logins = [
+            ("elasticsearch.api_key", self.api_key.is_some()),
+            ("elasticsearch.bearer_token", self.bearer_token.is_some()),
+            ("elasticsearch.username", self.username.is_some()),
+        ];
+        let mut logins = logins.iter().filter(|(_, is_set)| *is_set);
+        if let (Some((first, _)), Some((second, _))) = (logins.next(), logins.next()) {
+            ensure(false, first, || format!("is set together with `{second}`: choose one way to log in"))?;
+        }
+        ensure(
+            (Bytes::kib(256)..=Bytes::mib(64)).contains(&self.request_bytes_max),
+            "elasticsearch.request_bytes_max",
+            || format!("{} is not between 256KiB and 64MiB", self.request_bytes_max),
+        )?;
+        ensure((1..=64).contains(&self.requests_max), "elasticsearch.requests_max", || {
+            format!("{} is not between 1 and 64", self.requests_max)
+        })?;
+        ensure(self.timeout.0 >= Duration::from_secs(1), "elasticsearch.timeout", || {
+            format!("{} is too short for a full request: write 1s at least", self.timeout)
         })?;
         ensure((1..=10_000).contains(&self.streams_max), "elasticsearch.streams_max", || {
             format!("is {}: write a number from 1 to 10000, each stream being a shard at least", self.streams_max)

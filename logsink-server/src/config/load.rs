@@ -68,6 +68,7 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("kafka.oversize", Kind::Text),
     ("kafka.format", Kind::Text),
     ("elasticsearch.urls", Kind::List),
+    ("elasticsearch.cloud_id", Kind::Text),
     ("elasticsearch.data_stream", Kind::Text),
     ("elasticsearch.streams_max", Kind::Int),
     ("elasticsearch.layout", Kind::Text),
@@ -82,7 +83,12 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("elasticsearch.api_key", Kind::Text),
     ("elasticsearch.username", Kind::Text),
     ("elasticsearch.password", Kind::Text),
+    ("elasticsearch.bearer_token", Kind::Text),
     ("elasticsearch.ca", Kind::Text),
+    ("elasticsearch.compression", Kind::Text),
+    ("elasticsearch.request_bytes_max", Kind::Text),
+    ("elasticsearch.requests_max", Kind::Int),
+    ("elasticsearch.timeout", Kind::Text),
     ("elasticsearch.setup", Kind::Bool),
     ("elasticsearch.shards", Kind::Int),
     ("elasticsearch.replicas", Kind::Int),
@@ -334,7 +340,8 @@ mod tests {
                     &"stop_timeout"
                     | &"retention.age"
                     | &"ingest.limits.burst"
-                    | &"elasticsearch.refresh_interval",
+                    | &"elasticsearch.refresh_interval"
+                    | &"elasticsearch.timeout",
                     _,
                 ) => "1h",
                 (&"ingest.limits.bytes_per_second", _) => "64MiB",
@@ -346,6 +353,7 @@ mod tests {
                         "1h"
                     }
                 }
+                (&"elasticsearch.compression", _) => "zstd",
                 (setting, _) if setting.starts_with("listen") => "127.0.0.1:9",
                 _ => "text",
             };

@@ -74,14 +74,15 @@ impl Config {
     fn validate_bounds(&self) -> Result<(), ConfigError> {
         // A request travels whole through the queue and the drain: each step must have room for the largest.
         let request = self.ingest.request_bytes_max;
-        for (field, bytes) in [
-            ("ingest.pending_bytes_max", self.ingest.pending_bytes_max),
-            ("drain.pending_bytes_max", self.drain.pending_bytes_max),
-        ] {
-            ensure(bytes >= request, field, || {
-                format!("{bytes} is less than ingest.request_bytes_max ({request}): one request would not fit")
-            })?;
-        }
+        let bytes = self.ingest.pending_bytes_max;
+        ensure(bytes >= request, "ingest.pending_bytes_max", || {
+            format!("{bytes} is less than ingest.request_bytes_max ({request}): one request would not fit")
+        })?;
+        // Beside what was read stands what is made of it.
+        let bytes = self.drain.pending_bytes_max;
+        ensure(bytes.0 / 2 >= request.0, "drain.pending_bytes_max", || {
+            format!("{bytes} is less than twice ingest.request_bytes_max ({request}): one request would not fit")
+        })?;
         ensure(request >= Bytes::kib(64), "ingest.request_bytes_max", || {
             format!("{request} is too little for one event: write 64KiB at least")
         })?;
@@ -180,7 +181,7 @@ mod tests {
             ("[listen]\nhttp='127.0.0.1:4317'", "listen.http: 127.0.0.1:4317 is the address of listen.grpc as well"),
             (
                 "[drain]\npending_bytes_max='1MiB'",
-                "drain.pending_bytes_max: 1MiB is less than ingest.request_bytes_max",
+                "drain.pending_bytes_max: 1MiB is less than twice ingest.request_bytes_max",
             ),
             ("[ingest.limits]\nrecords_per_second=0", "ingest.limits.records_per_second: 0 would take nothing"),
             (
@@ -190,11 +191,21 @@ mod tests {
             ("[ingest.limits]\nburst='0s'", "ingest.limits.burst: 0 would take nothing"),
             ("[queue]\ndisk_bytes_max='64MiB'", "queue.disk_bytes_max: 64MiB is too little"),
             (
-                "[ingest]\nrequest_bytes_max='32MiB'",
+                "[ingest]\nrequest_bytes_max='32MiB'\n[drain]\npending_bytes_max='64MiB'",
                 "ingest.request_bytes_max: 32MiB is more than the on-disk log takes",
             ),
             ("[kafka]\nbrokers=['k']\n[elasticsearch]\nurls=['http://e']", "kafka.brokers: `k` is not host:port"),
             ("[kafka]\nbrokers=['k:1']\n[elasticsearch]\nurls=['e']", "elasticsearch.urls: `e` is not an http:// or"),
+            (
+                "roles=['query']\n[elasticsearch]\nurls=['http://e']\napi_key='a'\nbearer_token='b'",
+                "elasticsearch.api_key: is set together with `elasticsearch.bearer_token`",
+            ),
+            ("roles=['query']\n[elasticsearch]\ncloud_id='x'", "elasticsearch.cloud_id: is not a cloud id: copy it"),
+            ("roles=['query']\n[elasticsearch]\n", "elasticsearch.urls: is empty"),
+            (
+                "roles=['query']\n[elasticsearch]\nurls=['http://e']\nrequest_bytes_max='1KiB'",
+                "elasticsearch.request_bytes_max: 1KiB is not between 256KiB and 64MiB",
+            ),
         ] {
             let message = refused(text);
             assert!(message.starts_with(begins), "{text}\n  {message}");
@@ -205,6 +216,10 @@ mod tests {
     fn a_role_needs_only_its_own_servers() {
         let config: Config = toml::from_str("roles=['ingest']\n[kafka]\nbrokers=['k:9092']").unwrap();
         config.validate().unwrap();
+        for nodes in ["urls=['http://e']", "cloud_id='name:aG9zdCR1dWlk'"] {
+            let config: Config = toml::from_str(&format!("roles=['query']\n[elasticsearch]\n{nodes}")).unwrap();
+            config.validate().unwrap();
+        }
         let config: Config = toml::from_str("roles=['query']\n[elasticsearch]\nurls=['http://e']").unwrap();
         config.validate().unwrap();
     }

@@ -7,8 +7,10 @@
 //! Overloaded or away: only what was refused is sent again, with growing pauses; what a person has to mend (no permission,
 //! a closed index) stops the line, turns [`IndexReader::ready`] red and is logged, and goes on by itself when mended.
 
+mod address;
 mod body;
 mod bulk;
+mod compress;
 mod document;
 mod dsl;
 mod fields;
@@ -16,8 +18,11 @@ mod http;
 mod json;
 mod layout;
 mod lifecycle;
+mod limit;
 mod mapping;
+mod nodes;
 mod number;
+mod pool;
 mod repeats;
 mod retention;
 mod route;
@@ -28,24 +33,29 @@ mod streams;
 mod time;
 mod write;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use elasticsearch::http::Method;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
-pub use self::retention::{Retention, RetentionOptions};
-pub use self::fields::FieldNames;
+pub use self::{
+    address::Auth,
+    compress::Compression,
+    fields::FieldNames,
+    retention::{Retention, RetentionOptions},
+};
 use self::{
     http::Client,
     layout::Layout,
+    pool::Pool,
     repeats::Repeats,
     route::Pattern,
     setup::SetUp,
     streams::Streams,
-    write::{Backoff, Trouble},
+    write::{Backoff, Growth, Trouble},
 };
-use super::{IndexError, IndexReader, IndexWriter, Written};
+use super::{Appetite, IndexError, IndexReader, IndexWriter, Written};
 use crate::{
     config::LayoutChoice,
     metrics::Metrics,
@@ -57,8 +67,11 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ElasticsearchOptions {
-    /// Nodes, `http://…` or `https://…`; requests go to them in turn. Default: `http://127.0.0.1:9200`.
+    /// Nodes, `http://…` or `https://…`, with a path where a proxy wants one; requests go to those that answer, in turn.
+    /// Default: `http://127.0.0.1:9200`.
     pub urls: Vec<String>,
+    /// A deployment in Elastic Cloud, as its page shows it; one more node. Default: none.
+    pub cloud_id: Option<String>,
     /// The data stream, or a pattern with `{service}`, `{dataset}` and `{namespace}`. Default: `logs-logsink-default`.
     pub data_stream: String,
     /// How many data streams a pattern may make; what is beyond goes to one more. Default: 200, each being a shard at least.
@@ -73,8 +86,17 @@ pub struct ElasticsearchOptions {
     pub auth: Auth,
     /// A PEM file with certificates of authorities to trust beside the well-known ones.
     pub ca: Option<PathBuf>,
-    /// How long one request may take. Default: 60 s; one `_bulk` of 8 MiB takes a tenth of a second when all is well.
+    /// How long one request may take. Default: 60 s; one `_bulk` of 4 MiB takes a tenth of a second when all is well.
     pub timeout: Duration,
+    /// Whether and how bodies are compressed. Default: where it pays.
+    pub compression: Compression,
+    /// The most bytes of one `_bulk`, before compression. Default: 4 MiB, where Elasticsearch's throughput is flat; what the
+    /// cluster takes may be less.
+    pub request_bytes_max: usize,
+    /// The most `_bulk` requests under way at one node. Default: 8; what the node takes may be fewer.
+    pub requests_max: usize,
+    /// The most bytes of bodies in memory. Default: 24 MiB: six full requests.
+    pub body_bytes_max: usize,
     /// How long an event may be stored and not found yet, as Elasticsearch writes it. Default: `1s`.
     pub refresh_interval: String,
     /// Primary shards of each backing index. Default: the cluster's.
@@ -88,38 +110,11 @@ pub struct ElasticsearchOptions {
     pub queue: String,
 }
 
-/// How to log in.
-#[derive(Clone, Default, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Auth {
-    /// Not at all.
-    #[default]
-    None,
-    /// A name and a password.
-    Basic {
-        /// The name.
-        username: String,
-        /// The password.
-        password: String,
-    },
-    /// An API key in its encoded form: base64 of `id:key`.
-    ApiKey(String),
-}
-
-impl fmt::Debug for Auth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "None",
-            Self::Basic { .. } => "Basic(…)",
-            Self::ApiKey(_) => "ApiKey(…)",
-        })
-    }
-}
-
 impl Default for ElasticsearchOptions {
     fn default() -> Self {
         Self {
             urls: vec!["http://127.0.0.1:9200".into()],
+            cloud_id: None,
             data_stream: "logs-logsink-default".into(),
             streams_max: 200,
             layout: LayoutChoice::Auto,
@@ -128,6 +123,10 @@ impl Default for ElasticsearchOptions {
             auth: Auth::None,
             ca: None,
             timeout: Duration::from_secs(60),
+            compression: Compression::default(),
+            request_bytes_max: 4 << 20,
+            requests_max: 8,
+            body_bytes_max: 24 << 20,
             refresh_interval: "1s".into(),
             shards: None,
             replicas: None,
@@ -155,6 +154,9 @@ pub struct Elasticsearch {
     streams: Streams,
     repeats: Repeats,
     trouble: Trouble,
+    /// Memory for bodies.
+    bodies: Pool<body::Buffers>,
+    growth: Growth,
 }
 
 impl Elasticsearch {
@@ -168,8 +170,9 @@ impl Elasticsearch {
         metrics: Arc<Metrics>,
     ) -> Result<Self, IndexError> {
         let pattern = Arc::new(Pattern::parse(&options.data_stream)?);
-        let client = Client::new(&options)?;
+        let client = Client::new(&options, metrics.clone())?;
         let origin = body::origin(&options.queue);
+        let bodies = Pool::new(options.body_bytes_max, metrics.clone());
         Ok(Self {
             options,
             client,
@@ -181,6 +184,8 @@ impl Elasticsearch {
             streams: Streams::default(),
             repeats: Repeats::default(),
             trouble: Trouble::default(),
+            bodies,
+            growth: Growth::default(),
         })
     }
 
@@ -240,6 +245,12 @@ impl IndexWriter for Elasticsearch {
             let set_up = self.set_up().await;
             Ok(write::write(self, set_up, messages).await)
         })
+    }
+
+    fn appetite(&self) -> Option<Appetite> {
+        let (requests, bytes) = self.client.nodes.appetite();
+        // More than are sent: of one the body is written meanwhile, of one it is asked what became of it.
+        Some(Appetite { writes: requests + 2, payload_bytes: self.growth.payload(bytes) })
     }
 }
 

@@ -78,6 +78,47 @@ pub struct Partition {
     pub partition: i32,
 }
 
+/// The label of what is measured for each node of the index.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Node {
+    /// Its host and port, as the settings name it.
+    pub node: String,
+}
+
+/// What became of a document that was sent to the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ItemResult {
+    /// Stored.
+    Created,
+    /// There already.
+    Duplicate,
+    /// Refused for now; it is sent again.
+    Retry,
+    /// Never storable; it goes to the dead letters.
+    Dead,
+    /// Refused until a person has acted; it is sent again.
+    Stopped,
+}
+
+impl EncodeLabelValue for ItemResult {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(match self {
+            Self::Created => "created",
+            Self::Duplicate => "duplicate",
+            Self::Retry => "retry",
+            Self::Dead => "dead",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// The label of [`Metrics::index_items`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Item {
+    /// What became of it.
+    pub result: ItemResult,
+}
+
 /// The label of what is counted for each rule.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Rule {

@@ -94,12 +94,8 @@ pub(super) fn origin(queue: &str) -> u64 {
 }
 
 impl<'a> Body<'a> {
-    /// Writes the documents of `messages`, which come from the queue that `origin` stands for.
-    pub(super) fn routed(messages: &'a [Message], origin: u64, shape: Shape, routes: &Routes) -> Self {
-        Self::write_into(Buffers::default(), messages, origin, shape, routes)
-    }
-
-    /// As [`Self::routed`], with the memory of an earlier body: see [`Self::into_buffers`].
+    /// Writes the documents of `messages`, which come from the queue that `origin` stands for, with the memory of an earlier body:
+    /// see [`Self::into_buffers`].
     pub(super) fn write_into(
         buffers: Buffers,
         messages: &'a [Message],
@@ -139,6 +135,12 @@ impl<'a> Body<'a> {
             since_ns.push(pass.since_ns);
         }
         Self { bytes: out.into_bytes().into(), items, bad, dropped, streams: pass.into_streams(), since_ns, writer }
+    }
+
+    /// [`Self::write_into`] with memory of its own.
+    #[cfg(test)]
+    pub(super) fn routed(messages: &'a [Message], origin: u64, shape: Shape, routes: &Routes) -> Self {
+        Self::write_into(Buffers::default(), messages, origin, shape, routes)
     }
 
     /// The documents of `messages` where the request's path says where they go.

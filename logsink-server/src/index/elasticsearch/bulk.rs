@@ -3,7 +3,7 @@
 //! The request's status speaks for all of its documents, or each of them has its own: then they are judged one by one. In
 //! doubt a document is sent again, which its id makes harmless; nothing counts as stored that was not said to be.
 
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
 
 /// What becomes of a request's documents.
 #[derive(Debug, PartialEq)]
@@ -70,20 +70,29 @@ pub(super) fn judge(status: u16, body: &[u8], documents: usize) -> Answer {
             }
             _ => Answer::Stop { message: format!("400: {}", excerpt(body)) },
         },
-        408 | 429 | 500 | 502 | 503 | 504 => {
+        408 | 429 | 500..=599 => {
             Answer::Retry { reason: http_reason(status), message: format!("{status}: {}", excerpt(body)) }
         }
         _ => Answer::Stop { message: format!("{status}: {}", excerpt(body)) },
     }
 }
 
+/// Whether the answer says, byte for byte, that each of `documents` documents was created. That is what nearly all answers
+/// are; any other, or the same said in other words, is for [`judge_items`] to read.
+fn all_created(body: &[u8], documents: usize) -> bool {
+    const ITEM: &[u8] = br#"{"create":{"status":201}}"#;
+
+    let items = body.strip_prefix(br#"{"errors":false,"items":["#).and_then(|rest| rest.strip_suffix(b"]}"));
+    let Some((first, rest)) = items.and_then(|items| items.split_at_checked(ITEM.len())) else { return false };
+    // The commas that stand between items are one each less than the items.
+    let (more, tail) = rest.as_chunks::<{ ITEM.len() + 1 }>();
+    first == ITEM
+        && tail.is_empty()
+        && more.len() + 1 == documents
+        && more.iter().all(|item| item[0] == b',' && item[1..] == *ITEM)
+}
+
 fn judge_items(body: &[u8], documents: usize) -> Answer {
-    /// Items without a look at them: all of them were created.
-    #[derive(Deserialize)]
-    struct Short {
-        errors: bool,
-        items: Vec<IgnoredAny>,
-    }
     #[derive(Deserialize)]
     struct Full {
         items: Vec<Item>,
@@ -100,19 +109,18 @@ fn judge_items(body: &[u8], documents: usize) -> Answer {
 
     let garbage =
         |what: &str| Answer::Retry { reason: "garbage", message: format!("the answer {what}: {}", excerpt(body)) };
-    let short: Short = match serde_json::from_slice(body) {
-        Ok(short) => short,
-        Err(_) => return garbage("is not that of _bulk"),
-    };
-    if short.items.len() != documents {
-        return garbage("does not have an item for each document");
-    }
-    if !short.errors {
+    if all_created(body, documents) {
         return Answer::Judged(Judged { stored: documents, ..Judged::default() });
     }
-    let Ok(full) = serde_json::from_slice::<Full>(body) else {
-        return garbage("has items that are not those of create");
+    let full: Full = match serde_json::from_slice(body) {
+        Ok(full) => full,
+        Err(error) if error.is_data() => return garbage("is not that of _bulk with create"),
+        Err(_) => return garbage("is not JSON, or cut off"),
     };
+    if full.items.len() != documents {
+        return garbage("does not have an item for each document");
+    }
+    // The items are what counts: `errors` beside them says nothing more.
     let mut judged = Judged::default();
     for (index, Item { create: Outcome { status, error } }) in full.items.into_iter().enumerate() {
         let kind = error.as_ref().map_or("", |error| &error.kind);
@@ -236,6 +244,37 @@ mod tests {
     }
 
     #[test]
+    fn a_clean_answer_in_other_words_stores_all_too() {
+        for body in [
+            r#"{ "errors": false, "items": [ {"create":{"status":201}}, {"create":{"status":201}} ] }"#,
+            r#"{"items":[{"create":{"status":201}},{"create":{"status":200}}],"errors":false}"#,
+            r#"{"took":3,"errors":false,"items":[{"create":{"_id":"x","status":201}},{"create":{"status":201}}]}"#,
+        ] {
+            assert!(!all_created(body.as_bytes(), 2), "{body}");
+            assert_eq!(judged(judge(200, body.as_bytes(), 2)).stored, 2, "{body}");
+        }
+    }
+
+    #[test]
+    fn no_changed_byte_is_taken_for_stored() {
+        let clean = format!(r#"{{"errors":false,"items":[{}]}}"#, [r#"{"create":{"status":201}}"#; 3].join(","));
+        assert!(all_created(clean.as_bytes(), 3) && !all_created(clean.as_bytes(), 2));
+        for at in 0..clean.len() {
+            let mut changed = clean.clone().into_bytes();
+            changed[at] ^= 1;
+            assert!(!all_created(&changed, 3), "{}", String::from_utf8_lossy(&changed));
+            assert!(!all_created(&clean.as_bytes()[..at], 3), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn items_count_even_where_the_flag_says_that_there_are_no_errors() {
+        let body = br#"{"errors":false,"items":[{"create":{"status":201}},{"create":{"status":429}}]}"#;
+        let answer = judged(judge(200, body, 2));
+        assert_eq!((answer.stored, answer.retry), (1, vec![1]));
+    }
+
+    #[test]
     fn items_are_judged_one_by_one() {
         let answer = judged(items(
             r#"{"create":{"status":201}},
@@ -260,6 +299,12 @@ mod tests {
             (&whole[..whole.len() - 1], 1),
             (&whole[..20], 1),
             (&whole[..], 2),
+            (&whole[..], 0),
+            (br#"{"errors":false,"items":[]}"#, 1),
+            (br#"{"errors":false,"items":[{"create":{"status":201}},]}"#, 1),
+            (br#"{"errors":false,"items":[{"create":{"status":201}};{"create":{"status":201}}]}"#, 2),
+            (br#"{"errors":false,"items":[{"create":{"status":201}},{"create":{"status":201}}"#, 2),
+            (br#"{"errors":false}"#, 1),
             (b"", 1),
             (b"<html><h1>Welcome</h1></html>", 1),
             (b"{}", 1),

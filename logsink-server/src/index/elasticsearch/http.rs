@@ -1,26 +1,49 @@
-//! Requests through the official client's transport: nodes in turn, credentials, TLS.
+//! Requests through the official client's transport, one for each node: login, TLS, a path in front. Which node is asked
+//! is decided in [`super::nodes`].
 
-use std::time::Duration;
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use elasticsearch::{
-    auth::Credentials,
-    cert::{Certificate, CertificateValidation},
-    http::{
-        Method,
-        headers::{CONTENT_TYPE, HeaderMap, HeaderValue},
-        transport::{MultiNodeConnectionPool, Transport, TransportBuilder},
-    },
+use elasticsearch::http::{
+    Method,
+    headers::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue},
+    transport::{SingleNodeConnectionPool, Transport, TransportBuilder},
 };
 use reqwest::Url;
+use tokio::sync::OnceCell;
 
-use super::{Auth, ElasticsearchOptions, Failed, IndexError, bulk};
+use super::{
+    ElasticsearchOptions, Failed, IndexError, address, bulk,
+    compress::{self, Compression, Encoding},
+    limit::Took,
+    nodes::{Nodes, Sign},
+    pool::Pool,
+};
+use crate::{compute::compute, metrics::Metrics};
 
 /// The longest pause that a `Retry-After` can ask for: a proxy's typing error should not stop the line for a day.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
+/// Why a request is tried again that was never sent: no connection came about.
+pub(super) const UNREACHED: &str = "unreached";
+
 pub(super) struct Client {
+    pub(super) nodes: Arc<Nodes>,
+    transports: Vec<Node>,
+    compression: Compression,
+    /// Memory for compressed bodies.
+    compressed: Pool<Vec<u8>>,
+}
+
+struct Node {
     transport: Transport,
+    url: Url,
+    /// How its bodies are compressed; known once its address is.
+    encoding: OnceCell<Option<Encoding>>,
 }
 
 /// Status and body, whatever the status.
@@ -31,39 +54,36 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    pub(super) fn new(options: &ElasticsearchOptions) -> Result<Self, IndexError> {
-        let mut auth = options.auth.clone();
-        let urls: Vec<Url> = options.urls.iter().map(|url| parse(url, &mut auth)).collect::<Result<_, _>>()?;
-        if urls.is_empty() {
-            return Err(IndexError::Failed("urls: name one node at least, such as http://127.0.0.1:9200".into()));
-        }
-        let mut builder = TransportBuilder::new(MultiNodeConnectionPool::round_robin(urls, None))
-            // The cluster is a neighbour: a proxy meant for the outside must not see the logs.
-            .disable_proxy()
-            .timeout(options.timeout);
-        builder = match auth {
-            Auth::None => builder,
-            Auth::Basic { username, password } => builder.auth(Credentials::Basic(username, password)),
-            // The transport makes a header of it and would panic on what cannot stand in one.
-            Auth::ApiKey(key) if key.chars().all(|c| c.is_ascii_graphic()) => {
-                builder.auth(Credentials::EncodedApiKey(key))
+    pub(super) fn new(options: &ElasticsearchOptions, metrics: Arc<Metrics>) -> Result<Self, IndexError> {
+        let (urls, auth) = address::nodes(options)?;
+        let credentials = address::credentials(auth)?;
+        let transport = |url: &Url| {
+            let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(url.clone()))
+                // The cluster is a neighbour: a proxy meant for the outside must not see the logs.
+                .disable_proxy()
+                .timeout(options.timeout);
+            if let Some(credentials) = &credentials {
+                builder = builder.auth(credentials.clone());
             }
-            Auth::ApiKey(_) => {
-                return Err(IndexError::Failed("api_key: write it in its encoded form, base64 of `id:key`".into()));
+            if let Some(path) = &options.ca {
+                builder = builder.cert_validation(address::authorities(path)?);
             }
+            builder.build().map_err(|error| IndexError::Failed(format!("elasticsearch: {error}")))
         };
-        if let Some(path) = &options.ca {
-            let pem =
-                std::fs::read(path).map_err(|error| IndexError::Failed(format!("ca: {}: {error}", path.display())))?;
-            let certificate = Certificate::from_pem(&pem)
-                .map_err(|error| IndexError::Failed(format!("ca: {}: {error}", path.display())))?;
-            builder = builder.cert_validation(CertificateValidation::Full(certificate));
-        }
-        let transport = builder.build().map_err(|error| IndexError::Failed(format!("elasticsearch: {error}")))?;
-        Ok(Self { transport })
+        let nodes = Nodes::new(
+            urls.iter().map(address::name),
+            options.requests_max,
+            options.request_bytes_max,
+            metrics.clone(),
+        );
+        let node = |url: Url| Ok(Node { transport: transport(&url)?, url, encoding: OnceCell::new() });
+        let transports = urls.into_iter().map(node).collect::<Result<_, IndexError>>()?;
+        // What is compressed is half of the body at most.
+        let compressed = Pool::new(options.body_bytes_max / 2, metrics);
+        Ok(Self { nodes, transports, compression: options.compression, compressed })
     }
 
-    /// One request, once.
+    /// One request to one node; to the next when a node cannot be connected to.
     pub(super) async fn call(
         &self,
         method: Method,
@@ -73,8 +93,72 @@ impl Client {
         content_type: &'static str,
         timeout: Option<Duration>,
     ) -> Result<Answer, Failed> {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let mut left = self.transports.len();
+        loop {
+            left -= 1;
+            let (node, sent_at) = (self.nodes.any(), Instant::now());
+            let headers = headers(content_type);
+            let answer = self.transports[node].send(method, path, headers, query, body.clone(), timeout).await;
+            let is_well = answer.as_ref().is_ok_and(|answer| !matches!(answer.status, 502..=504));
+            self.nodes.sign(node, if is_well { Sign::Well } else { Sign::Failed }, sent_at);
+            match answer {
+                Err(Failed::Retry { reason: UNREACHED, .. }) if left > 0 => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// One `_bulk`, once, when a node has room for it; `judge` says what the answer means. Counts for the node.
+    pub(super) async fn bulk<T>(
+        &self,
+        path: &str,
+        body: Bytes,
+        judge: impl FnOnce(Result<Answer, Failed>) -> (T, Option<Took>, Sign),
+    ) -> T {
+        let place = self.nodes.place(body.len()).await;
+        let node = &self.transports[place.node()];
+        let query = [("filter_path", bulk::FILTER_PATH)];
+        let mut headers = headers("application/x-ndjson");
+        let encoding = *node.encoding.get_or_init(|| node.encoding(self.compression)).await;
+        let answer = match encoding {
+            None => node.send(Method::Post, path, headers, &query, Some(body), None).await,
+            Some(encoding) => {
+                let (lease, mut out) = self.compressed.take(compress::bound(body.len())).await;
+                out.clear();
+                let body = if compute(|| compress::compress(encoding, &body, &mut out)).await {
+                    headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
+                    Bytes::from(out)
+                } else {
+                    body
+                };
+                let answer = node.send(Method::Post, path, headers, &query, Some(body.clone()), None).await;
+                // Nobody else has it any more, unless the request was given up half way.
+                self.compressed.give(lease, body.try_into_mut().map(Vec::from).unwrap_or_default());
+                answer
+            }
+        };
+        let (judged, took, sign) = judge(answer);
+        place.answered(took, sign);
+        judged
+    }
+}
+
+fn headers(content_type: &'static str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers
+}
+
+impl Node {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        query: &[(&str, &str)],
+        body: Option<Bytes>,
+        timeout: Option<Duration>,
+    ) -> Result<Answer, Failed> {
         let answer = self.transport.send(method, path, headers, Some(query), body, timeout).await;
         let answer = answer.map_err(|error| disconnected(&error))?;
         let status = answer.status_code().as_u16();
@@ -86,6 +170,23 @@ impl Client {
         // A reset in the middle of the answer, too, leaves unknown what the server did.
         let body = answer.bytes().await.map_err(|error| disconnected(&error))?;
         Ok(Answer { status, body, retry_after })
+    }
+
+    /// How to compress what goes to this node. Asks where it is; a name that has no address fails the request anyway.
+    async fn encoding(&self, compression: Compression) -> Option<Encoding> {
+        let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        let addresses: Vec<IpAddr> = match compression {
+            Compression::Auto => match tokio::net::lookup_host((host, port)).await {
+                Ok(addresses) => addresses.map(|address| address.ip()).collect(),
+                Err(error) => {
+                    tracing::debug!(host, %error, "cannot look up a node; its bodies are not compressed");
+                    Vec::new()
+                }
+            },
+            _ => Vec::new(),
+        };
+        compression.encoding(&addresses)
     }
 }
 
@@ -104,46 +205,13 @@ impl Answer {
     }
 }
 
-/// A node's URL; credentials in it are taken out, so that no log line shows them.
-fn parse(text: &str, auth: &mut Auth) -> Result<Url, IndexError> {
-    let bad = |what: String| IndexError::Failed(format!("urls: {what}, write it like http://127.0.0.1:9200"));
-    let mut url = Url::parse(text).map_err(|error| bad(format!("a URL cannot be read ({error})")))?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(bad(format!("`{}` is not the URL of a node", url.scheme())));
-    }
-    if !url.username().is_empty() {
-        let decode = |text: &str| decode(text).ok_or_else(|| bad("the credentials in a URL are not UTF-8".into()));
-        let (username, password) = (decode(url.username())?, decode(url.password().unwrap_or_default())?);
-        if *auth == Auth::None {
-            *auth = Auth::Basic { username, password };
-        }
-        // Both fail only for URLs without a host.
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
-    }
-    Ok(url)
-}
-
-/// Percent-decodes one part of a URL.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        let hex = tail.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        match hex {
-            Some(byte) if *first == b'%' => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            _ => bytes.push(*first),
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 fn disconnected(error: &elasticsearch::Error) -> Failed {
-    let reason = if error.is_timeout() { "timeout" } else { "connection" };
+    let http = std::error::Error::source(error).and_then(|source| source.downcast_ref::<reqwest::Error>());
+    let reason = match http {
+        Some(http) if http.is_connect() => UNREACHED,
+        _ if error.is_timeout() => "timeout",
+        _ => "connection",
+    };
     let mut message = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -154,26 +222,4 @@ fn disconnected(error: &elasticsearch::Error) -> Failed {
         source = cause.source();
     }
     Failed::retry(reason, message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn takes_credentials_out_of_a_url() {
-        let mut auth = Auth::None;
-        let url = parse("https://elastic:p%40ss%20w@es.internal:9200/path", &mut auth).unwrap();
-        assert_eq!(url.as_str(), "https://es.internal:9200/path");
-        assert_eq!(auth, Auth::Basic { username: "elastic".into(), password: "p@ss w".into() });
-        assert!(!format!("{auth:?}").contains("p@ss"));
-    }
-
-    #[test]
-    fn refuses_what_is_not_a_nodes_url() {
-        for text in ["127.0.0.1:9200", "kafka://a:1", "http://", "", "unix:/x"] {
-            let error = parse(text, &mut Auth::None).unwrap_err().to_string();
-            assert!(error.contains("http://127.0.0.1:9200"), "{text}: {error}");
-        }
-    }
 }

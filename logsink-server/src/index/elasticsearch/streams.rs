@@ -13,12 +13,12 @@ use jiff::Timestamp;
 
 use super::{
     Elasticsearch, Failed,
-    body::{Body, Shape},
+    body::{Body, Buffers, Shape},
     route::{Routes, Stream},
     setup::{self, SetUp},
     write::Backoff,
 };
-use crate::queue::Message;
+use crate::{compute::compute, queue::Message};
 
 /// What this process knows of the streams.
 #[derive(Debug, Default)]
@@ -35,11 +35,16 @@ struct Known {
 }
 
 /// Writes the documents of `messages`; the streams that they go to are there when it returns.
-pub(super) async fn body<'a>(elasticsearch: &Elasticsearch, set_up: SetUp, messages: &'a [Message]) -> Body<'a> {
+pub(super) async fn body<'a>(
+    elasticsearch: &Elasticsearch,
+    set_up: SetUp,
+    messages: &'a [Message],
+    mut buffers: Buffers,
+) -> Body<'a> {
     let shape = Shape::new(set_up.flavor, elasticsearch.options.field_names);
     loop {
         let routes = elasticsearch.streams.routes(elasticsearch, set_up);
-        let body = Body::routed(messages, elasticsearch.origin, shape, &routes);
+        let body = compute(|| Body::write_into(buffers, messages, elasticsearch.origin, shape, &routes)).await;
         let new: Vec<&Stream> = body.streams.iter().filter(|stream| stream.is_new).collect();
         if new.is_empty() || elasticsearch.streams.make(elasticsearch, set_up, &new).await {
             let overflowed = body.streams.iter().map(|stream| stream.overflowed).sum();
@@ -47,6 +52,7 @@ pub(super) async fn body<'a>(elasticsearch: &Elasticsearch, set_up: SetUp, messa
             return body;
         }
         // Not all could be made: what is beyond goes elsewhere. The list is full, so this is the last time.
+        buffers = body.into_buffers();
     }
 }
 

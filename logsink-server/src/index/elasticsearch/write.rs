@@ -1,22 +1,31 @@
 //! Sends documents until each is stored or dead-lettered, however often it takes.
 
-use std::{collections::VecDeque, sync::Mutex, time::Duration};
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use elasticsearch::http::Method;
+use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use super::{
     Elasticsearch, Failed,
     body::{Body, Item},
-    bulk::{self, Answer},
+    bulk::{self, Answer, Judged},
+    http::{self, UNREACHED},
+    limit::Took,
+    nodes::Sign,
     repeats,
     setup::SetUp,
     streams,
 };
-use crate::{index::Written, queue::Message};
+use crate::{index::Written, metrics::ItemResult, queue::Message};
 
-/// Bytes of one `_bulk` request: where Elasticsearch's throughput is flat, and a twelfth of what it takes by default.
-const BULK_BYTES_MAX: usize = 8 << 20;
 /// The first pause after an answer such as 429; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause while the cluster is away.
@@ -30,7 +39,10 @@ const REMIND_EVERY: Duration = Duration::from_secs(60);
 
 /// Writes the records of `messages`. Ends only when all of them are dealt with.
 pub(super) async fn write(elasticsearch: &Elasticsearch, set_up: SetUp, messages: &[Message]) -> Written {
-    let body = streams::body(elasticsearch, set_up, messages).await;
+    let payload: usize = messages.iter().map(|message| message.payload.len()).sum();
+    let (lease, buffers) = elasticsearch.bodies.take(elasticsearch.growth.of(payload)).await;
+    let body = streams::body(elasticsearch, set_up, messages, buffers).await;
+    elasticsearch.growth.learn(payload, body.bytes.len());
     let before = repeats::before(elasticsearch, set_up, &body).await;
     let mut writing = Writing {
         elasticsearch,
@@ -44,19 +56,42 @@ pub(super) async fn write(elasticsearch: &Elasticsearch, set_up: SetUp, messages
         let message = &messages[*index];
         writing.bury(message, None, "not_otlp", &error.to_string(), &message.payload).await;
     }
-    let mut work = requests(&body.items);
-    if !before.stored.is_empty() {
+    let items = if before.stored.is_empty() {
+        Items::Run(0..body.items.len())
+    } else {
         elasticsearch.metrics.index_duplicates.inc_by(before.stored.len() as u64);
-        work.iter_mut().for_each(|items| items.retain(|item| !before.stored.contains(item)));
-        work.retain(|items| !items.is_empty());
+        Items::Some((0..body.items.len()).filter(|item| !before.stored.contains(item)).collect())
+    };
+    let mut work = VecDeque::from([Attempt { items, is_repeat: false }]);
+    while let Some(attempt) = work.pop_front() {
+        if !attempt.items.is_empty() {
+            writing.send(attempt, &mut work).await;
+        }
     }
-    while let Some(items) = work.pop_front() {
-        writing.send(items, &mut work).await;
-    }
+    let written = writing.written;
     let doubles = repeats::after(elasticsearch, set_up, &body, &before).await;
     elasticsearch.metrics.index_duplicates.inc_by(doubles);
     elasticsearch.trouble.over();
-    writing.written
+    elasticsearch.bodies.give(lease, body.into_buffers());
+    written
+}
+
+/// One sending of some documents.
+#[derive(Debug, Clone, PartialEq)]
+struct Attempt {
+    items: Items,
+    /// Whether they were sent before and no answer told what became of them (time-out, reset, nonsense): they may be stored,
+    /// and then perhaps in a backing index that is not the one which is written now.
+    is_repeat: bool,
+}
+
+/// Indexes of documents in the body, ascending.
+#[derive(Debug, Clone, PartialEq)]
+enum Items {
+    /// All of a range.
+    Run(Range<usize>),
+    /// Some, as answers have left them over.
+    Some(Vec<usize>),
 }
 
 struct Writing<'a> {
@@ -69,60 +104,45 @@ struct Writing<'a> {
 }
 
 impl Writing<'_> {
-    /// Sends some items, once, and puts into `work` what has to be sent again.
-    async fn send(&mut self, items: Vec<usize>, work: &mut VecDeque<Vec<usize>>) {
-        let metrics = &self.elasticsearch.metrics;
-        let query = [("filter_path", bulk::FILTER_PATH)];
-        let lines = self.body.lines(&items);
+    /// Sends some documents, once, and puts into `work` what has to be sent again.
+    async fn send(&mut self, attempt: Attempt, work: &mut VecDeque<Attempt>) {
+        let Attempt { mut items, is_repeat } = attempt;
         let client = &self.elasticsearch.client;
-        let answer = client.call(Method::Post, &self.path, &query, Some(lines), "application/x-ndjson", None).await;
-        let (answer, after) = match answer {
-            Ok(answer) => (bulk::judge(answer.status, &answer.body, items.len()), answer.retry_after),
-            Err(Failed::Retry { reason, message, after }) => (Answer::Retry { reason, message }, after),
-            Err(Failed::Stop { message } | Failed::BadRequest { message }) => (Answer::Stop { message }, None),
-        };
+        let metrics = &self.elasticsearch.metrics;
+        // What a request may have can have changed since these were put together.
+        if let Some(rest) = items.split_off(self.body, client.nodes.appetite().1) {
+            work.push_front(Attempt { items: rest, is_repeat });
+        }
+        let lines = items.lines(self.body);
+        metrics.index_request_bytes.observe(lines.len() as f64);
+        let sent = items.len();
+        let (answer, after) = client.bulk(&self.path, lines, |answer| judge(answer, sent)).await;
         let failed = match answer {
             Answer::Judged(judged) => {
-                self.written.stored += judged.stored as u64;
-                metrics.index_duplicates.inc_by(judged.duplicates as u64);
-                if judged.stored + judged.dead.len() > 0 {
-                    self.backoff = Backoff::default();
-                }
-                for (index, reason) in &judged.dead {
-                    self.bury_item(items[*index], "refused", reason).await;
-                }
-                let failed = judged.stop.map(|message| Failed::Stop { message }).or_else(|| {
-                    let reason = judged.retry_reason?;
-                    let message = format!("{} of {} documents were refused for now", judged.retry.len(), items.len());
-                    Some(Failed::Retry { reason, message, after })
-                });
-                let Some(failed) = failed else {
+                let Some((again, failed)) = self.follow(&items, judged, after).await else {
                     self.elasticsearch.trouble.over();
                     return;
                 };
-                let mut again: Vec<usize> = judged.retry.iter().chain(&judged.stopped).map(|&at| items[at]).collect();
-                again.sort_unstable();
-                work.push_front(again);
+                // Each of them was answered.
+                work.push_front(Attempt { items: again, is_repeat: false });
                 failed
             }
             Answer::Halve { reason, message } => {
                 metrics.retried(reason);
-                match &items[..] {
-                    [only] => self.bury_item(*only, reason, &message).await,
-                    _ => {
-                        let (first, second) = items.split_at(items.len() / 2);
-                        work.push_front(second.to_vec());
-                        work.push_front(first.to_vec());
-                    }
+                if sent == 1 {
+                    return self.bury_item(items.get(0), reason, &message).await;
                 }
+                let rest = items.split_at(sent / 2);
+                work.push_front(Attempt { items: rest, is_repeat });
+                work.push_front(Attempt { items, is_repeat });
                 return;
             }
             Answer::Retry { reason, message } => {
-                work.push_front(items);
+                work.push_front(Attempt { items, is_repeat: is_repeat || is_ambiguous(reason) });
                 Failed::Retry { reason, message, after }
             }
             Answer::Stop { message } => {
-                work.push_front(items);
+                work.push_front(Attempt { items, is_repeat });
                 Failed::Stop { message }
             }
         };
@@ -130,7 +150,40 @@ impl Writing<'_> {
         if self.backoff.failures >= QUIET_FAILURES || matches!(failed, Failed::Stop { .. }) {
             self.elasticsearch.trouble.failed(&failed, "cannot write to the index");
         }
-        self.backoff.wait(&failed).await;
+        // A node that failed is left out; as long as there are others, nothing speaks against asking them at once.
+        let is_the_nodes =
+            matches!(failed, Failed::Retry { reason, .. } if is_ambiguous(reason) || reason == UNREACHED);
+        if is_the_nodes && client.nodes.has_others() && self.backoff.failures < QUIET_FAILURES {
+            self.backoff.failures += 1;
+        } else {
+            self.backoff.wait(&failed).await;
+        }
+    }
+
+    /// Deals with answers by document. Returns what is to be sent again, and why.
+    async fn follow(&mut self, items: &Items, judged: Judged, after: Option<Duration>) -> Option<(Items, Failed)> {
+        let metrics = &self.elasticsearch.metrics;
+        self.written.stored += judged.stored as u64;
+        metrics.index_duplicates.inc_by(judged.duplicates as u64);
+        metrics.items(ItemResult::Created, judged.stored - judged.duplicates);
+        metrics.items(ItemResult::Duplicate, judged.duplicates);
+        metrics.items(ItemResult::Retry, judged.retry.len());
+        metrics.items(ItemResult::Dead, judged.dead.len());
+        metrics.items(ItemResult::Stopped, judged.stopped.len());
+        if judged.stored + judged.dead.len() > 0 {
+            self.backoff = Backoff::default();
+        }
+        for (index, reason) in &judged.dead {
+            self.bury_item(items.get(*index), "refused", reason).await;
+        }
+        let failed = judged.stop.map(|message| Failed::Stop { message }).or_else(|| {
+            let reason = judged.retry_reason?;
+            let message = format!("{} of {} documents were refused for now", judged.retry.len(), items.len());
+            Some(Failed::Retry { reason, message, after })
+        })?;
+        let mut again: Vec<usize> = judged.retry.iter().chain(&judged.stopped).map(|&at| items.get(at)).collect();
+        again.sort_unstable();
+        Some((Items::Some(again), failed))
     }
 
     async fn bury_item(&mut self, item: usize, kind: &'static str, reason: &str) {
@@ -157,22 +210,127 @@ impl Writing<'_> {
     }
 }
 
-/// Runs of items, each within [`BULK_BYTES_MAX`] or of one item.
-fn requests(items: &[Item<'_>]) -> VecDeque<Vec<usize>> {
-    let mut requests = VecDeque::new();
-    let (mut request, mut bytes) = (Vec::new(), 0);
-    for (index, item) in items.iter().enumerate() {
-        if bytes > 0 && bytes + item.lines.len() > BULK_BYTES_MAX {
-            requests.push_back(std::mem::take(&mut request));
-            bytes = 0;
+/// What an answer means for the documents, for the node's limits and for the node.
+fn judge(answer: Result<http::Answer, Failed>, documents: usize) -> ((Answer, Option<Duration>), Option<Took>, Sign) {
+    let (answer, after) = match answer {
+        Ok(answer) => (bulk::judge(answer.status, &answer.body, documents), answer.retry_after),
+        Err(Failed::Retry { reason, message, after }) => (Answer::Retry { reason, message }, after),
+        Err(Failed::Stop { message } | Failed::BadRequest { message }) => (Answer::Stop { message }, None),
+    };
+    let (took, sign) = match &answer {
+        Answer::Judged(judged) if judged.retry_reason.is_some() => (Some(Took::Refused), Sign::Well),
+        Answer::Judged(judged) if judged.stop.is_none() => (Some(Took::All), Sign::Well),
+        Answer::Halve { reason: "too_large", .. } => (Some(Took::TooLarge), Sign::Well),
+        Answer::Retry { reason: "http_429", .. } => (Some(Took::Refused), Sign::Well),
+        Answer::Retry { reason: "timeout", .. } => (Some(Took::Lost), Sign::Failed),
+        // The pause that the node gets is enough.
+        Answer::Retry { .. } => (None, Sign::Failed),
+        Answer::Judged(_) | Answer::Halve { .. } | Answer::Stop { .. } => (None, Sign::Well),
+    };
+    ((answer, after), took, sign)
+}
+
+/// Whether a request that failed so may have been carried out.
+fn is_ambiguous(reason: &str) -> bool {
+    !matches!(reason, UNREACHED | "http_429")
+}
+
+// === impl Items ===
+
+impl Items {
+    fn len(&self) -> usize {
+        match self {
+            Self::Run(run) => run.len(),
+            Self::Some(items) => items.len(),
         }
-        bytes += item.lines.len();
-        request.push(index);
     }
-    if !request.is_empty() {
-        requests.push_back(request);
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
     }
-    requests
+
+    /// The index in the body of the `at`-th of them.
+    fn get(&self, at: usize) -> usize {
+        match self {
+            Self::Run(run) => run.start + at,
+            Self::Some(items) => items[at],
+        }
+    }
+
+    /// Keeps the first `at` and returns the others.
+    fn split_at(&mut self, at: usize) -> Self {
+        match self {
+            Self::Run(run) => {
+                let rest = run.start + at..run.end;
+                run.end = rest.start;
+                Self::Run(rest)
+            }
+            Self::Some(items) => Self::Some(items.split_off(at)),
+        }
+    }
+
+    /// Keeps as many as `bytes_max` takes, one at least; returns the others when there are any.
+    fn split_off(&mut self, body: &Body<'_>, bytes_max: usize) -> Option<Self> {
+        if let Self::Run(run) = self
+            && let [first, .., last] = &body.items[run.clone()]
+            && last.lines.end - first.lines.start <= bytes_max
+        {
+            return None;
+        }
+        let mut bytes = 0;
+        let over = (0..self.len()).find(|&at| {
+            bytes += body.items[self.get(at)].lines.len();
+            at > 0 && bytes > bytes_max
+        })?;
+        Some(self.split_at(over))
+    }
+
+    /// Their lines; without a copy when they follow one another.
+    fn lines(&self, body: &Body<'_>) -> Bytes {
+        match self {
+            Self::Run(run) if run.is_empty() => Bytes::new(),
+            Self::Run(run) => body.bytes.slice(body.items[run.start].lines.start..body.items[run.end - 1].lines.end),
+            Self::Some(items) => body.lines(items),
+        }
+    }
+}
+
+/// How many bytes of body a byte of payload becomes: what recent ones say, the larger counting more.
+#[derive(Debug)]
+pub(super) struct Growth {
+    /// In thousandths.
+    factor: AtomicU32,
+}
+
+impl Default for Growth {
+    fn default() -> Self {
+        // What the JSON of a usual service's records takes.
+        Self { factor: AtomicU32::new(2_500) }
+    }
+}
+
+impl Growth {
+    /// The body to expect of so much payload.
+    pub(super) fn of(&self, payload: usize) -> usize {
+        payload.saturating_mul(self.factor.load(Relaxed) as usize) / 1_000
+    }
+
+    /// The payload whose body has so many bytes.
+    pub(super) fn payload(&self, body: usize) -> usize {
+        body.saturating_mul(1_000) / self.factor.load(Relaxed) as usize
+    }
+
+    fn learn(&self, payload: usize, body: usize) {
+        // Small ones are mostly resource.
+        if payload < 16 << 10 {
+            return;
+        }
+        let seen = u32::try_from(body.saturating_mul(1_000) / payload).unwrap_or(u32::MAX).clamp(500, 100_000);
+        let last = self.factor.load(Relaxed);
+        let next = if seen > last { seen } else { last - (last - seen).div_ceil(16) };
+        // Two that learn at once: one of them is forgotten.
+        self.factor.store(next, Relaxed);
+    }
 }
 
 /// Pauses that grow with each failure in a row.
