@@ -68,7 +68,8 @@ impl KafkaDeadLetters {
     fn headers(&self, message: &Message, record: Option<u32>, reason: &str) -> OwnedHeaders {
         let position = message.position;
         let source = format!("{}/{}/{}", self.source, position.partition, position.offset);
-        let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
+        let end = (0..=reason.len().min(REASON_BYTES_MAX)).rev().find(|end| reason.is_char_boundary(*end));
+        let reason = &reason[..end.unwrap_or(0)];
         let number = |headers: OwnedHeaders, key, number: Option<String>| match &number {
             Some(number) => headers.insert(Header { key, value: Some(number) }),
             None => headers,

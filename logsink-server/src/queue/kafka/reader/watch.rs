@@ -84,6 +84,13 @@ impl Drop for Watch {
     }
 }
 
+/// What cannot wait for its turn.
+struct Work {
+    /// Partitions that came, with their epochs.
+    unasked: Vec<(i32, u32)>,
+    jumps: Vec<Jump>,
+}
+
 struct Watcher {
     shared: Arc<Shared>,
     client: Arc<Client>,
@@ -96,7 +103,7 @@ struct Watcher {
 
 impl Watcher {
     fn run(mut self) {
-        while let Some((unasked, jumps)) = self.next() {
+        while let Some(Work { unasked, jumps }) = self.next() {
             if !unasked.is_empty()
                 && let Err(error) = self.ask(&unasked)
             {
@@ -116,7 +123,7 @@ impl Watcher {
     }
 
     /// Waits for something to do.
-    fn next(&self) -> Option<(Vec<(i32, u32)>, Vec<Jump>)> {
+    fn next(&self) -> Option<Work> {
         let mut state = self.shared.state();
         let is_idle = |state: &mut super::State| !self.is_over.load(Relaxed) && !state.closing && !state.has_unasked();
         let waited = self.shared.alarm.wait_timeout_while(state, TICK, is_idle);
@@ -124,7 +131,7 @@ impl Watcher {
         if self.is_over.load(Relaxed) || state.closing {
             return None;
         }
-        Some((state.unasked(), mem::take(&mut state.jumps)))
+        Some(Work { unasked: state.unasked(), jumps: mem::take(&mut state.jumps) })
     }
 
     /// Asks where the group stood in partitions that came, and tells what of that is not there any more.
