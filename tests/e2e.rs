@@ -15,6 +15,12 @@ mod poison;
 /// Rules that change in running processes.
 mod rules;
 
+/// Servers that take events in come, go and die, and the library finds them through etcd.
+mod discovery;
+
+/// A service that floods, beside a small one.
+mod limits;
+
 /// Others' programs at our doors: the OpenTelemetry SDK for Python, OTLP over HTTP by hand.
 mod sdk;
 

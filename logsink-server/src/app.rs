@@ -10,6 +10,7 @@ mod cluster;
 mod data;
 mod limits;
 mod listen;
+mod register;
 mod rules;
 mod standalone;
 mod task;
@@ -25,6 +26,7 @@ use tonic::service::Routes;
 pub use self::listen::Addresses;
 use self::{
     listen::{Listeners, serve_grpc, serve_http},
+    register::Entrant,
     task::Task,
     tls::Certificates,
     watched::WatchedQueue,
@@ -59,6 +61,21 @@ struct Steps {
     retention: Option<Retention>,
 }
 
+/// What the steps of a mode depend on, as people call it.
+struct Names {
+    queue: &'static str,
+    index: &'static str,
+}
+
+impl Names {
+    fn of(mode: Mode) -> Self {
+        match mode {
+            Mode::Standalone => Self { queue: "disk log", index: "embedded store" },
+            Mode::Cluster => Self { queue: "Kafka", index: "Elasticsearch" },
+        }
+    }
+}
+
 /// What the drain joins.
 struct DrainParts {
     reader: Box<dyn QueueReader>,
@@ -72,6 +89,7 @@ pub struct App {
     grpc: Routes,
     drain: Option<Drain>,
     retention: Option<Retention>,
+    entrant: Option<Entrant>,
     control: Arc<Control>,
     health: Arc<Health>,
     stop_timeout: Duration,
@@ -130,9 +148,18 @@ impl App {
         metrics: Arc<Metrics>,
     ) -> Result<Self, Error> {
         let mut health = Health::default();
+        let names = Names::of(config.mode());
+        // rules: what is in force stays while etcd is away, so that it is a warning
+        if let Some(etcd) = &config.etcd {
+            let endpoints = Arc::new(etcd.endpoints.clone());
+            health.add("rules", "etcd", move || {
+                let endpoints = endpoints.clone();
+                async move { Ok(control::etcd::answers(&endpoints).await.err().into_iter().collect()) }
+            });
+        }
         // query
         if let Some(index) = steps.index.clone() {
-            health.add("index", move || {
+            health.add("index", names.index, move || {
                 let index = index.clone();
                 async move {
                     index.ready().await.map_err(|error| error.to_string())?;
@@ -157,7 +184,7 @@ impl App {
         let ingest = steps.queue_writer.map(|writer| {
             let writer = Arc::new(WatchedQueue::new(writer));
             let watched = writer.clone();
-            health.add("queue", move || {
+            health.add("queue", names.queue, move || {
                 let queue = watched.clone();
                 async move { queue.ready().await.map(|()| Vec::new()).map_err(|error| error.to_string()) }
             });
@@ -169,12 +196,15 @@ impl App {
             .merge(control::http::router(control.clone()))
             .merge(ui::router());
         let mut grpc = Routes::default().add_service(control::push::service(control.clone()));
+        let mut entrant = None;
         if let Some(ingest) = ingest {
+            let asked = ingest.clone();
+            entrant = Entrant::new(config, listeners.addresses, Arc::new(move || asked.load_percent()));
             http = http.merge(ingest::http::router(ingest.clone()));
             grpc = grpc.add_service(ingest::grpc::service(ingest));
         }
-        let retention = steps.retention;
-        Ok(Self { listeners, http, grpc, drain, retention, control, health, stop_timeout: config.stop_timeout() })
+        let (retention, stop_timeout) = (steps.retention, config.stop_timeout());
+        Ok(Self { listeners, http, grpc, drain, retention, entrant, control, health, stop_timeout })
     }
 
     /// Where the server listens, with the real ports.
@@ -214,6 +244,7 @@ impl App {
         let mut http = Task::spawn("http", serve_http(http, addresses.http, certificates.clone(), self.http, closing));
         let mut grpc =
             grpc.map(|listener| Task::spawn("grpc", serve_grpc(listener, certificates, self.grpc, doors_closing)));
+        let registration = self.entrant.map(Entrant::enter);
 
         let ended = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => Ok(()),
@@ -225,6 +256,9 @@ impl App {
         // First to last.
         let deadline = Instant::now() + self.stop_timeout;
         self.health.stop();
+        if let Some(registration) = registration {
+            registration.end().await;
+        }
         self.control.close();
         close_doors.send_replace(true);
         for door in grpc.into_iter().chain([http]) {

@@ -8,6 +8,7 @@ pub mod dead_letters;
 pub mod query;
 pub mod rules;
 pub mod serve;
+pub mod servers;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,8 @@ enum Command {
     Rules(rules::RulesArgs),
     /// Look at the records that no index took, send them again, remove them
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// List the servers that take events in, as they stand in etcd
+    Servers(servers::ServersArgs),
     /// Check the configuration and say what would run
     Check(check::CheckArgs),
 }
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
             block_on(async { rules::run(args).await.map_err(|error| Error::Failed(format!("{error:#}"))) })
         }
         Command::DeadLetters(args) => dead_letters::run(args),
+        Command::Servers(args) => block_on(servers::run(args)),
         Command::Check(args) => check::run(&args),
     };
     match result {

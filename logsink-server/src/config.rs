@@ -103,6 +103,9 @@ pub struct Listen {
     pub grpc: Option<Address>,
     /// OTLP over HTTP, searches, the page, metrics and health. Default: `127.0.0.1:4318`. Port 0: the system chooses.
     pub http: Option<Address>,
+    /// Where others reach `grpc`, for the list of servers in etcd: `host` or `host:port`. Default: the address itself; a server
+    /// that listens on every address and has no `advertise` is not in the list.
+    pub advertise: Option<String>,
 }
 
 /// `[tls]`: PEM files.
@@ -161,6 +164,9 @@ pub struct Rules {
 pub struct Etcd {
     /// URLs of the members.
     pub endpoints: Vec<String>,
+    /// The name under which this server and others like it are found, where one etcd serves several fleets: the library's
+    /// endpoint is `etcd://host:2379/name` then. Default: none, and `etcd://host:2379`.
+    pub fleet: Option<String>,
 }
 
 impl Default for Queue {

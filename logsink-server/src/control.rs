@@ -13,6 +13,7 @@ pub mod instances;
 #[rustfmt::skip]
 mod proto;
 pub mod push;
+pub mod registry;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 

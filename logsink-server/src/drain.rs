@@ -11,18 +11,22 @@
 //! Fetching, preparing and sending overlap: the reader has its own thread, and each write is a task, which does what takes
 //! milliseconds through [`compute`]. How many writes there are, and how large, follows the index's [`Appetite`].
 
+mod ages;
+
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::{
     sync::watch,
     task::{JoinError, JoinSet},
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
+use self::ages::Ages;
 use crate::{
     compute::compute,
     index::{Appetite, IndexError, IndexWriter, Written},
-    metrics::Metrics,
+    metrics::{Metrics, Partition},
     offsets::Watermark,
     queue::{Fetched, Message, Position, QueueError, QueueReader},
 };
@@ -76,6 +80,7 @@ pub struct Drain {
     options: DrainOptions,
 
     watermark: Watermark,
+    ages: Arc<Ages>,
     /// What the reader was last told, by partition.
     committed: BTreeMap<i32, i64>,
     /// Read, waiting for a write.
@@ -111,6 +116,16 @@ impl Drain {
         metrics: Arc<Metrics>,
         options: DrainOptions,
     ) -> Self {
+        let ages = Arc::new(Ages::default());
+        metrics.drain_pending_bytes_max.set(i64::try_from(options.pending_bytes_max).unwrap_or(i64::MAX));
+        let shown = Arc::clone(&ages);
+        metrics.ask_before_showing(move |metrics| {
+            // Partitions that went elsewhere are not shown any more.
+            metrics.drain_lag_seconds.clear();
+            for (partition, age) in shown.oldest(Timestamp::now().as_millisecond()) {
+                metrics.drain_lag_seconds.get_or_create(&Partition { partition }).set(age);
+            }
+        });
         Self {
             reader,
             sift,
@@ -118,6 +133,7 @@ impl Drain {
             metrics,
             options,
             watermark: Watermark::default(),
+            ages,
             committed: BTreeMap::new(),
             waiting: Waiting::default(),
             writes: JoinSet::new(),
@@ -173,6 +189,7 @@ impl Drain {
             Fetched::Messages(messages) => {
                 for message in messages {
                     self.watermark.begin(message.position, message.epoch);
+                    self.ages.begin(&message);
                     self.metrics.drain_messages.inc();
                     self.pending_bytes += weight(&message);
                     self.waiting.push(message);
@@ -182,6 +199,7 @@ impl Drain {
             Fetched::Revoked(partitions) => {
                 for partition in partitions {
                     self.watermark.forget(partition);
+                    self.ages.forget(partition);
                     self.committed.remove(&partition);
                     self.pending_bytes -= self.waiting.forget(partition);
                     self.metrics.drain_revoked.inc();
@@ -263,9 +281,16 @@ impl Drain {
         if next.is_empty() {
             return;
         }
-        match self.reader.commit(&next) {
+        let started = Instant::now();
+        let committed = self.reader.commit(&next);
+        self.metrics.drain_commit_seconds.observe(started.elapsed().as_secs_f64());
+        match committed {
             Ok(()) => {
                 self.metrics.drain_commits.inc();
+                let now_ms = Timestamp::now().as_millisecond();
+                for position in &next {
+                    self.ages.commit(*position, now_ms, |age| self.metrics.drain_delay_seconds.observe(age));
+                }
                 self.committed.extend(next.iter().map(|position| (position.partition, position.offset)));
             }
             // The next interval tries again with what is done by then.

@@ -160,6 +160,12 @@ impl Ingest {
         Arc::new(Self { queue, options, metrics, pending, decoding: Semaphore::new(DECODES_MAX), services })
     }
 
+    /// How much of the room for requests is in use, in per cent.
+    pub fn load_percent(&self) -> u8 {
+        let used = self.options.pending_bytes_max.saturating_sub(self.pending.available_permits());
+        u8::try_from(used * 100 / self.options.pending_bytes_max.max(1)).unwrap_or(100)
+    }
+
     /// Room for a request, of which nothing has been read.
     fn room(&self) -> Room {
         Room::new(&self.pending)

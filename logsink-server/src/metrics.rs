@@ -9,7 +9,7 @@ mod labels;
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
 };
 
 use prometheus_client::{
@@ -115,8 +115,16 @@ pub struct Metrics {
     pub drain_retries: Counter,
     /// Bytes read and not yet indexed.
     pub drain_pending_bytes: Gauge,
+    /// What may be read and not yet indexed: above it, reading pauses.
+    pub drain_pending_bytes_max: Gauge,
     /// Commits of positions.
     pub drain_commits: Counter,
+    /// One commit of positions.
+    pub drain_commit_seconds: Histogram,
+    /// From the queue's taking a message to its commit.
+    pub drain_delay_seconds: Histogram,
+    /// The age of the oldest message that was read and is not committed.
+    pub drain_lag_seconds: Family<Partition, Gauge<f64, AtomicU64>>,
     /// Partitions taken away by a rebalance.
     pub drain_revoked: Counter,
     /// Kafka records, or frames of the disk log, after the last one that was committed. Of the disk log, events are found
@@ -242,6 +250,10 @@ impl Metrics {
             drain_records: counter(r, "drain_records", "Records that the index is done with"),
             drain_retries: counter(r, "drain_retries", "Writes to the index that were tried again"),
             drain_pending_bytes: gauge(r, "drain_pending_bytes", "Bytes read and not yet indexed"),
+            drain_pending_bytes_max: gauge(r, "drain_pending_bytes_max", "Bytes that may be read and not yet indexed"),
+            drain_commit_seconds: seconds(r, "drain_commit_duration", "One commit of positions"),
+            drain_delay_seconds: seconds(r, "drain_delay", "From the queue's taking a message to its commit"),
+            drain_lag_seconds: family(r, "drain_lag_seconds", "Age of the oldest message not committed, by partition"),
             drain_commits: counter(r, "drain_commits", "Commits of positions"),
             drain_revoked: counter(r, "drain_revoked", "Partitions taken away by a rebalance"),
             drain_lag: family(r, "drain_lag_records", "The queue's records after the last one committed, by partition"),
@@ -418,32 +430,4 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shows_counters_with_their_reasons() {
-        let metrics = Metrics::new();
-        metrics.ingest_records.inc_by(3);
-        metrics.refused(Refusal::TooLarge);
-        metrics.dead("mapping", 2);
-        metrics.lag(4, Some(7));
-        metrics.lag(5, Some(8));
-        metrics.lag(5, None);
-        metrics.ruled("no \"health\"", 3, 2);
-        metrics.query_seconds.observe(0.002);
-        let text = metrics.encode();
-        for line in [
-            "logsink_ingest_records_total 3",
-            "logsink_ingest_refused_total{reason=\"too_large\"} 1",
-            "logsink_index_dead_total{reason=\"mapping\"} 2",
-            "logsink_drain_lag_records{partition=\"4\"} 7",
-            "logsink_rule_matched_total{rule=\"no \\\"health\\\"\"} 3",
-            "logsink_query_duration_seconds_count 1",
-            "# EOF",
-        ] {
-            assert!(text.lines().any(|found| found == line), "no line `{line}` in:\n{text}");
-        }
-        assert!(!text.contains("partition=\"5\""));
-    }
-}
+mod tests;

@@ -209,7 +209,8 @@ impl Config {
     /// # Errors
     /// When `rules` is none of the known forms, or needs a cargo feature that is off.
     pub fn rule_source(&self) -> Result<Rules, ConfigError> {
-        let grpc = matches!(self.endpoint()?, Endpoint::Grpc { .. });
+        let endpoint = self.endpoint()?;
+        let grpc = matches!(endpoint, Endpoint::Grpc { .. } | Endpoint::GrpcAny { .. } | Endpoint::Etcd { .. });
         let text = match &self.rules {
             None => return Ok(if grpc { Rules::Push } else { Rules::None }),
             Some(RulesFrom::File { file }) => return Ok(Rules::File(file.clone())),
@@ -242,8 +243,13 @@ impl Config {
     pub(crate) fn compression(&self, endpoint: &Endpoint) -> Compression {
         self.send.compression.unwrap_or(match endpoint {
             Endpoint::Kafka { .. } => Compression::Zstd,
-            Endpoint::Grpc { loopback: false, .. } | Endpoint::Http { loopback: false, .. } => Compression::Gzip,
-            Endpoint::Grpc { .. } | Endpoint::Http { .. } | Endpoint::Lines { .. } => Compression::None,
+            Endpoint::Grpc { loopback: false, .. }
+            | Endpoint::GrpcAny { loopback: false, .. }
+            | Endpoint::Http { loopback: false, .. }
+            | Endpoint::Etcd { .. } => Compression::Gzip,
+            Endpoint::Grpc { .. } | Endpoint::GrpcAny { .. } | Endpoint::Http { .. } | Endpoint::Lines { .. } => {
+                Compression::None
+            }
         })
     }
 

@@ -95,7 +95,7 @@
 //! | `log` | default | events of the `log` crate |
 //! | `kafka` | | `kafka://` endpoints; builds librdkafka, which needs a C and a C++ compiler |
 //! | `kafka-ssl` | | SASL and TLS for Kafka; needs OpenSSL's headers |
-//! | `etcd` | | rules from etcd; needs `protoc` at build time |
+//! | `etcd` | | rules from etcd, and sinks that are registered there; needs `protoc` at build time |
 //! | `opentelemetry` | | trace and span ids of `tracing-opentelemetry`; our counters on an OpenTelemetry meter |
 //!
 //! The modules stand in the order of the flow:
@@ -129,6 +129,8 @@ mod sync;
 
 // batch → transport
 mod batch;
+#[cfg(feature = "etcd")]
+pub mod discovery;
 mod retry;
 pub mod transport;
 mod worker;

@@ -1,7 +1,11 @@
 //! How a batch leaves the process.
 
+#[cfg(feature = "grpc")]
+mod balance;
 #[cfg(feature = "_connect")]
 mod connect;
+#[cfg(feature = "grpc")]
+mod fleet;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 #[cfg(feature = "http")]
@@ -25,10 +29,14 @@ use crate::{Config, ConfigError, config::Endpoint, metrics::Metrics};
 /// A sink's transport, and what others may use of its connection.
 pub(crate) struct Connected {
     pub(crate) transport: Arc<dyn Transport>,
-    /// The connection of a gRPC sink: rules are pushed over it.
+    /// The connection of a gRPC sink, or that of any where there are several: rules are pushed over it.
     #[cfg(feature = "grpc")]
-    pub(crate) channel: Option<tonic::transport::Channel>,
+    pub(crate) channel: Option<Channels>,
 }
+
+/// A connection to a gRPC sink; none while there is no sink.
+#[cfg(feature = "grpc")]
+pub(crate) type Channels = Arc<dyn Fn() -> Option<tonic::transport::Channel> + Send + Sync>;
 
 /// Makes the transport of one sink. To be called within the runtime that will send; connects to nothing yet.
 ///
@@ -47,8 +55,12 @@ pub(crate) fn connect(endpoint: &Endpoint, config: &Config, metrics: &Arc<Metric
         Endpoint::Grpc { url, .. } => {
             let channel = grpc::channel(url, config)?;
             let transport = grpc::GrpcTransport::new(channel.clone(), config, config.compression(endpoint))?;
-            Connected { transport: Arc::new(transport), channel: Some(channel) }
+            Connected { transport: Arc::new(transport), channel: Some(Arc::new(move || Some(channel.clone()))) }
         }
+        #[cfg(feature = "grpc")]
+        Endpoint::GrpcAny { urls, .. } => fleet::listed(urls, config, config.compression(endpoint))?,
+        #[cfg(all(feature = "grpc", feature = "etcd"))]
+        Endpoint::Etcd { members, fleet } => fleet::discovered(members, fleet, config, config.compression(endpoint)),
         #[cfg(feature = "http")]
         Endpoint::Http { url, .. } => {
             alone(Arc::new(http::HttpTransport::new(url, config, config.compression(endpoint))?))

@@ -77,6 +77,13 @@ impl Server {
         Self::launch(dir, Some(config), credentials)
     }
 
+    /// As [`Server::standalone`], with these settings.
+    pub fn configured(dir: &Path, settings: &str) -> Self {
+        let config = dir.join("server.toml");
+        fs::write(&config, settings).expect("the configuration is written");
+        Self::launch(dir, Some(config), Vec::new())
+    }
+
     /// One process of a cluster over the stack: `roles` as in the file, with its own topic and data stream.
     pub fn cluster(dir: &Path, name: &str, roles: &[&str], space: &Space) -> Self {
         let config = dir.join(format!("{name}.toml"));
@@ -247,6 +254,12 @@ impl Server {
         })
     }
 
+    /// `logsink-server servers` with this server's configuration.
+    pub fn servers(&self) -> String {
+        let config = self.config.as_ref().expect("a server with a configuration");
+        succeed(command(&["servers", "--config"]).arg(config).current_dir(&self.dir))
+    }
+
     /// `logsink-server rules …` against this server; returns its standard output.
     pub fn rules(&self, arguments: &[&str]) -> String {
         succeed(command(&["rules"]).args(arguments).args(self.address()).current_dir(&self.dir))
@@ -281,10 +294,15 @@ impl Space {
         format!("kafka://{}/{}", stack::kafka(), self.topic)
     }
 
+    /// The endpoint for a library that finds the servers of this space in etcd.
+    pub fn etcd_url(&self) -> String {
+        format!("{}/{}", stack::etcd().replace("http://", "etcd://"), self.topic)
+    }
+
     fn config(&self, roles: &[&str]) -> String {
         format!(
             "mode = \"cluster\"\nroles = {roles:?}\n\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\ngroup = {:?}\npartitions = {}\n\n\
-             [elasticsearch]\nurls = [{:?}]\ndata_stream = {:?}\n\n[etcd]\nendpoints = [{:?}]\n",
+             [elasticsearch]\nurls = [{:?}]\ndata_stream = {:?}\n\n[etcd]\nendpoints = [{:?}]\nfleet = {:?}\n",
             stack::kafka(),
             self.topic,
             self.topic,
@@ -292,6 +310,7 @@ impl Space {
             stack::elasticsearch(),
             self.data_stream,
             stack::etcd(),
+            self.topic,
         )
     }
 }

@@ -72,7 +72,11 @@ pub(crate) const CASES: &[Case] = &[
     drain("drain-zstd", "**logsink**, zstd bodies", Drain { compression: Some("zstd"), ..DRAIN }),
     drain("drain-gzip", "**logsink**, gzip bodies", Drain { compression: Some("gzip"), ..DRAIN }),
     drain("backlog", "**logsink**, a long backlog", Drain { is_backlog: true, ..DRAIN }),
-    drain("sink-down", "**logsink**, a long backlog, sink away at first", Drain { is_backlog: true, is_down: true, ..DRAIN }),
+    drain(
+        "sink-down",
+        "**logsink**, a long backlog, sink away at first",
+        Drain { is_backlog: true, is_down: true, ..DRAIN },
+    ),
     peer("collector-drain", "Collector, queue in memory", Program::CollectorQueue, Work::Drain(DRAIN)),
     peer("collector-drain-direct", "Collector, no queue, commits after", Program::CollectorDirect, Work::Drain(DRAIN)),
     peer(

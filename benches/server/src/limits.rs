@@ -138,4 +138,3 @@ fn each_message(arguments: &Arguments, most: usize, mut see: impl FnMut(&[u8])) 
     }
     Ok(found)
 }
-

@@ -162,5 +162,8 @@ pub(crate) fn own_cpu_s() -> f64 {
 pub(crate) fn of_stack(work: &Path, name: &str) -> anyhow::Result<u32> {
     let path = work.join("run").join(format!("{name}.pid"));
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    text.split_whitespace().next().and_then(|pid| pid.parse().ok()).with_context(|| format!("{}: no pid", path.display()))
+    text.split_whitespace()
+        .next()
+        .and_then(|pid| pid.parse().ok())
+        .with_context(|| format!("{}: no pid", path.display()))
 }

@@ -52,7 +52,10 @@ fn write_tables(text: &mut String, measured: &[Measured], limits: &[Limit]) -> s
     let of = |wanted: fn(&Work) -> bool| measured.iter().filter(move |row| wanted(&row.case.work)).collect::<Vec<_>>();
     let drains = of(|work| matches!(work, Work::Drain(_)));
     if !drains.is_empty() {
-        writeln!(text, "Kafka → `_bulk`. CPU in seconds per million records, user and system; least and most in brackets:\n")?;
+        writeln!(
+            text,
+            "Kafka → `_bulk`. CPU in seconds per million records, user and system; least and most in brackets:\n"
+        )?;
         writeln!(
             text,
             "| drain | CPU s | records/s | peak MB | records a bulk | bytes a record, sent | sink CPU s | broker CPU s |"
@@ -62,7 +65,11 @@ fn write_tables(text: &mut String, measured: &[Measured], limits: &[Limit]) -> s
             let (each, whole) = (one(row, |sample| sample.bulk_records), one(row, |sample| sample.body_bytes));
             let sent = one(row, |sample| sample.wire_bytes);
             let rest = [one(row, |sample| sample.sink_cpu_s), one(row, |sample| sample.broker_cpu_s)];
-            let bytes = if whole == sent { shown(whole, whole_number) } else { format!("{}, {}", shown(whole, whole_number), shown(sent, whole_number)) };
+            let bytes = if whole == sent {
+                shown(whole, whole_number)
+            } else {
+                format!("{}, {}", shown(whole, whole_number), shown(sent, whole_number))
+            };
             let [sink, broker] = rest.map(|cpu| shown(cpu, seconds));
             writeln!(text, "{} {} | {bytes} | {sink} | {broker} |", begun(row), shown(each, whole_number))?;
         }
@@ -79,16 +86,28 @@ fn write_tables(text: &mut String, measured: &[Measured], limits: &[Limit]) -> s
     }
     let elastic = of(|work| *work == Work::Elasticsearch);
     for row in elastic {
-        writeln!(text, "| real Elasticsearch | CPU s | records/s | peak MB | Elasticsearch's CPU s | our share of it |")?;
+        writeln!(
+            text,
+            "| real Elasticsearch | CPU s | records/s | peak MB | Elasticsearch's CPU s | our share of it |"
+        )?;
         writeln!(text, "|---|---|---|---|---|---|")?;
         let (own, theirs) = (one(row, |sample| Some(sample.cpu_s)), one(row, |sample| sample.sink_cpu_s));
         let share = own.zip(theirs).map(|(own, theirs)| 100.0 * own / theirs);
-        writeln!(text, "{} {} | {} |\n", begun(row), shown(theirs, seconds), shown(share, |share| format!("{share:.1} %")))?;
+        writeln!(
+            text,
+            "{} {} | {} |\n",
+            begun(row),
+            shown(theirs, seconds),
+            shown(share, |share| format!("{share:.1} %"))
+        )?;
     }
     let ingests = of(|work| matches!(work, Work::Ingest(_)));
     if !ingests.is_empty() {
         writeln!(text, "OTLP/gRPC → Kafka, acknowledged by Kafka with acks=all, 4 connections × 8 in flight:\n")?;
-        writeln!(text, "| ingest | CPU s | records/s | peak MB | p50 ms | p99 ms | refused | generator CPU s | broker CPU s |")?;
+        writeln!(
+            text,
+            "| ingest | CPU s | records/s | peak MB | p50 ms | p99 ms | refused | generator CPU s | broker CPU s |"
+        )?;
         writeln!(text, "|---|---|---|---|---|---|---|---|---|")?;
         for row in ingests {
             let cells = [
@@ -110,9 +129,21 @@ fn write_tables(text: &mut String, measured: &[Measured], limits: &[Limit]) -> s
         let (drain, ingest) = (own("drain"), own("ingest"));
         writeln!(text, "| limit | CPU s | records/s | the drain takes | the ingest takes |\n|---|---|---|---|---|")?;
         for limit in limits {
-            let (cpu, rate) = (median(limit.samples.iter().map(|sample| sample.0)), median(limit.samples.iter().map(|sample| sample.1)));
-            let times = |own: Option<f64>| shown(own.zip(cpu).map(|(own, cpu)| own / cpu), |times| format!("{times:.1} ×"));
-            writeln!(text, "| {} | {} | {} | {} | {} |", limit.what, shown(cpu, |cpu| format!("{cpu:.3}")), shown(rate, thousands), times(drain), times(ingest))?;
+            let (cpu, rate) = (
+                median(limit.samples.iter().map(|sample| sample.0)),
+                median(limit.samples.iter().map(|sample| sample.1)),
+            );
+            let times =
+                |own: Option<f64>| shown(own.zip(cpu).map(|(own, cpu)| own / cpu), |times| format!("{times:.1} ×"));
+            writeln!(
+                text,
+                "| {} | {} | {} | {} | {} |",
+                limit.what,
+                shown(cpu, |cpu| format!("{cpu:.3}")),
+                shown(rate, thousands),
+                times(drain),
+                times(ingest)
+            )?;
         }
         writeln!(text)?;
     }

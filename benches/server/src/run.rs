@@ -84,8 +84,8 @@ pub(crate) fn all(plan: &Plan) -> anyhow::Result<()> {
     for round in 1..=plan.rounds {
         for Measured { case, samples, failed } in measured.iter_mut().filter(|measured| measured.failed.is_none()) {
             // These take long and say the same every time.
-            let is_long = matches!(case.work, Work::Elasticsearch)
-                || matches!(case.work, Work::Drain(drain) if drain.is_backlog);
+            let is_long =
+                matches!(case.work, Work::Elasticsearch) || matches!(case.work, Work::Drain(drain) if drain.is_backlog);
             if is_long && round > 1 {
                 continue;
             }

@@ -245,7 +245,9 @@ impl Connection {
             ("GET", "/_cluster/health") => answer(200, r#"{"cluster_name":"sink","status":"green","timed_out":false}"#),
             // The status line and no body.
             ("HEAD", _) => b"HTTP/1.1 200 OK\r\nX-elastic-product: Elasticsearch\r\ncontent-length: 0\r\n\r\n".to_vec(),
-            ("GET", _) => answer(404, r#"{"error":{"type":"resource_not_found_exception","reason":"none"},"status":404}"#),
+            ("GET", _) => {
+                answer(404, r#"{"error":{"type":"resource_not_found_exception","reason":"none"},"status":404}"#)
+            }
             _ => answer(200, r#"{"acknowledged":true,"shards_acknowledged":true}"#),
         };
         self.stream.write_all(&answer)

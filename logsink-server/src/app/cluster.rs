@@ -58,9 +58,7 @@ fn read_as(
     metrics: &Arc<Metrics>,
 ) -> Box<dyn QueueReader> {
     match config.kafka.as_ref().filter(|kafka| kafka.format == config::Format::Json) {
-        Some(kafka) => {
-            Box::new(JsonReader::new(reader, kafka.json.clone(), Arc::clone(dead), Arc::clone(metrics)))
-        }
+        Some(kafka) => Box::new(JsonReader::new(reader, kafka.json.clone(), Arc::clone(dead), Arc::clone(metrics))),
         None => reader,
     }
 }
@@ -76,6 +74,7 @@ pub(super) fn kafka_options(kafka: &config::Kafka, config: &Config) -> KafkaOpti
         instance: kafka.instance.clone(),
         assignment: kafka.assignment,
         oversize: kafka.oversize,
+        compression: kafka.compression,
         properties: kafka.properties.clone(),
     }
 }

@@ -1,7 +1,10 @@
 //! The queue's writing end, seen by readiness: whether appends succeed, and whether the queue thinks that they would.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -11,21 +14,54 @@ use crate::queue::{Batch, BoxFuture, QueueError, QueueWriter};
 /// nothing that could show that it is well again.
 const FAILURE_COUNTS: Duration = Duration::from_secs(10);
 
-/// Passes appends on and remembers the last failure.
+/// Passes appends on and remembers the last failure. That appends fail is logged once, and once that they succeed again: senders
+/// are told of each, and `logsink_queue_failed_total` counts them.
 pub(super) struct WatchedQueue {
     queue: Arc<dyn QueueWriter>,
-    failure: Mutex<Option<(Instant, String)>>,
+    failure: Mutex<Option<Failure>>,
+    /// Appends succeed, as far as the log says: read without a lock.
+    well: AtomicBool,
+}
+
+struct Failure {
+    since: Instant,
+    last: Instant,
+    message: String,
 }
 
 impl WatchedQueue {
     pub(super) fn new(queue: Arc<dyn QueueWriter>) -> Self {
-        Self { queue, failure: Mutex::default() }
+        Self { queue, failure: Mutex::default(), well: AtomicBool::new(true) }
     }
 
     fn recent_failure(&self) -> Option<QueueError> {
         match &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((at, message)) if at.elapsed() < FAILURE_COUNTS => Some(QueueError::Unavailable(message.clone())),
+            Some(Failure { last, message, .. }) if last.elapsed() < FAILURE_COUNTS => {
+                Some(QueueError::Unavailable(message.clone()))
+            }
             _ => None,
+        }
+    }
+
+    fn failed(&self, error: &QueueError) {
+        let (now, message) = (Instant::now(), error.to_string());
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = failure.as_ref().map_or(now, |failure| failure.since);
+        *failure = Some(Failure { since, last: now, message });
+        if self.well.swap(false, Ordering::Relaxed) {
+            tracing::error!(%error, "the queue does not take batches: senders are told to try again");
+        }
+    }
+
+    fn succeeded(&self) {
+        // Nearly always: nothing to do, and no lock.
+        if self.well.load(Ordering::Relaxed) {
+            return;
+        }
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if !self.well.swap(true, Ordering::Relaxed) {
+            let after = failure.map(|failure| failure.since.elapsed());
+            tracing::info!(?after, "the queue takes batches again");
         }
     }
 }
@@ -34,13 +70,12 @@ impl QueueWriter for WatchedQueue {
     fn append(&self, batch: Batch) -> BoxFuture<'_, Result<(), QueueError>> {
         Box::pin(async move {
             let appended = self.queue.append(batch).await;
-            let failure = match &appended {
-                Ok(()) => None,
+            match &appended {
+                Ok(()) => self.succeeded(),
                 // The batch is at fault and not the queue.
-                Err(QueueError::TooLarge { .. }) => return appended,
-                Err(error) => Some((Instant::now(), error.to_string())),
-            };
-            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+                Err(QueueError::TooLarge { .. }) => {}
+                Err(error) => self.failed(error),
+            }
             appended
         })
     }
@@ -55,8 +90,6 @@ impl QueueWriter for WatchedQueue {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use super::*;
 
     /// Answers the next append with what stands in it.

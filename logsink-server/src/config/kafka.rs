@@ -32,6 +32,9 @@ pub struct Kafka {
     pub assignment: Assignment,
     /// What becomes of a record that is too large for a Kafka message by itself. Default: `truncate`.
     pub oversize: Oversize,
+    /// How the server compresses what it writes: `none`, `lz4`, `zstd` or `gzip`. Default: `none`, which costs a third of the CPU
+    /// that lz4 does; lz4 and zstd make the topic four to eight times smaller, on the network and on the brokers' disks.
+    pub compression: Compression,
     /// What the messages of the topic are: `otlp`, or `json` for lines that other shippers write. Default: `otlp`.
     pub format: Format,
     /// Where the fields of JSON lines are found.
@@ -64,6 +67,33 @@ impl Assignment {
     }
 }
 
+/// How messages are compressed on their way to the brokers, and on their disks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// Fast.
+    Lz4,
+    /// Small.
+    Zstd,
+    /// For readers that know nothing else.
+    Gzip,
+}
+
+impl Compression {
+    /// Its name in Kafka.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+        }
+    }
+}
+
 /// What becomes of a record that no message can hold. (A batch that is too large is split between its records.)
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,6 +116,7 @@ impl Default for Kafka {
             instance: None,
             assignment: Assignment::default(),
             oversize: Oversize::default(),
+            compression: Compression::default(),
             format: Format::default(),
             json: JsonFields::default(),
             properties: BTreeMap::new(),

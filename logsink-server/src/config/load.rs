@@ -44,6 +44,7 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("stop_timeout", Kind::Text),
     ("listen.grpc", Kind::Text),
     ("listen.http", Kind::Text),
+    ("listen.advertise", Kind::Text),
     ("tls.cert", Kind::Text),
     ("tls.key", Kind::Text),
     ("tls.client_ca", Kind::Text),
@@ -66,6 +67,7 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("kafka.instance", Kind::Text),
     ("kafka.assignment", Kind::Text),
     ("kafka.oversize", Kind::Text),
+    ("kafka.compression", Kind::Text),
     ("kafka.format", Kind::Text),
     ("elasticsearch.urls", Kind::List),
     ("elasticsearch.cloud_id", Kind::Text),
@@ -93,6 +95,7 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("elasticsearch.shards", Kind::Int),
     ("elasticsearch.replicas", Kind::Int),
     ("etcd.endpoints", Kind::List),
+    ("etcd.fleet", Kind::Text),
     ("config", Kind::Text),
 ];
 
@@ -332,6 +335,7 @@ mod tests {
             let text = match (setting, kind) {
                 (&"mode", _) => "cluster",
                 (&"kafka.format", _) => "json",
+                (&"kafka.compression", _) => "lz4",
                 (&"roles", _) => "ingest,query",
                 (_, Kind::Bool) => "true",
                 (_, Kind::Int) => "3",

@@ -64,6 +64,14 @@ impl Config {
         ensure(grpc != http || grpc.port() == 0 || !self.has(Role::Ingest), "listen.http", || {
             format!("{http} is the address of listen.grpc as well: gRPC and HTTP need a port each")
         })?;
+        if let Some(host) = &self.listen.advertise {
+            let is_host = !host.is_empty() && !host.starts_with(':') && !host.contains(['/', '@', ' ', ',']);
+            ensure(is_host, "listen.advertise", || {
+                format!(
+                    "`{host}` is not a host, or a host and a port: write it like sink-1.example.com or 10.0.0.1:4317"
+                )
+            })?;
+        }
         if let Some(tls) = &self.tls {
             ensure(!tls.cert.as_os_str().is_empty(), "tls.cert", || "is missing: name the PEM file".into())?;
             ensure(!tls.key.as_os_str().is_empty(), "tls.key", || "is missing: name the PEM file".into())?;
@@ -123,6 +131,9 @@ impl Config {
         }
         if let Some(etcd) = &self.etcd {
             urls("etcd.endpoints", &etcd.endpoints, "http://127.0.0.1:2379")?;
+            ensure(etcd.fleet.as_deref().is_none_or(logsink::discovery::is_fleet), "etcd.fleet", || {
+                "is not a name: write letters, digits, `.`, `_` and `-`, 64 at most".into()
+            })?;
         }
         Ok(())
     }
@@ -178,6 +189,8 @@ mod tests {
             ("mode='cluster'", "kafka: the section is missing and the role \"ingest\""),
             ("[kafka]\nbrokers=['k:9092']", "elasticsearch: the section is missing and the role \"drain\""),
             ("[listen]\nhttp='0.0.0.0:4318'", "listen.http: 0.0.0.0:4318 can be reached from other machines"),
+            ("[etcd]\nendpoints=['http://e']\nfleet='a/b'", "etcd.fleet: is not a name"),
+            ("[listen]\nadvertise='http://a:1'", "listen.advertise: `http://a:1` is not a host"),
             ("[listen]\nhttp='127.0.0.1:4317'", "listen.http: 127.0.0.1:4317 is the address of listen.grpc as well"),
             (
                 "[drain]\npending_bytes_max='1MiB'",

@@ -11,6 +11,8 @@ use crate::queue::BoxFuture;
 
 /// How long a write waits for the watch to show it: a watch lags by milliseconds.
 const SHOWN_WITHIN: Duration = Duration::from_secs(2);
+/// For the answer that readiness waits for.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(700);
 /// For the write itself.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(3);
 
@@ -85,6 +87,27 @@ pub(crate) async fn write(
         })?;
     let revision = answer.header().map_or(0, |header| header.revision());
     Ok((revision, if removal { String::new() } else { revision.to_string() }))
+}
+
+/// Asks a member for a key, within readiness's time.
+///
+/// # Errors
+/// Why there was no answer.
+pub async fn answers(endpoints: &[String]) -> Result<(), String> {
+    let asked = async {
+        let mut client = connect(endpoints).await?;
+        client.get(GLOBAL_KEY, None).await.map_err(|error| match error {
+            etcd_client::Error::GRpcStatus(status) => status.message().to_owned(),
+            other => other.to_string(),
+        })
+    };
+    let away = |why: String| {
+        format!("etcd at {} does not answer, and what it said last stays in force: {why}", endpoints.join(","))
+    };
+    match timeout(ANSWERED_WITHIN, asked).await {
+        Ok(answer) => answer.map(drop).map_err(away),
+        Err(_) => Err(away(format!("nothing within {} ms", ANSWERED_WITHIN.as_millis()))),
+    }
 }
 
 /// Reads all documents once, good or not.

@@ -238,6 +238,65 @@ async fn a_service_over_its_rate_is_told_when_to_come_again() {
     assert!(shown.contains("logsink_ingest_service_records_total{service=\"\"} 35"), "{shown}");
 }
 
+/// A queue that does not answer.
+struct Stuck;
+
+impl QueueWriter for Stuck {
+    fn append(&self, _: Batch) -> BoxFuture<'_, Result<(), QueueError>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// A request of this service, of about so many bytes.
+fn of_service(name: &str, bytes: usize) -> Vec<u8> {
+    use opentelemetry_proto::tonic::{
+        common::v1::{AnyValue, KeyValue, any_value},
+        resource::v1::Resource,
+    };
+    let value = Some(AnyValue { value: Some(any_value::Value::StringValue(name.to_owned())) });
+    let attributes = vec![KeyValue { key: "service.name".to_owned(), value, ..KeyValue::default() }];
+    let record = LogRecord { severity_text: "x".repeat(bytes), ..LogRecord::default() };
+    let resource_logs = vec![ResourceLogs {
+        resource: Some(Resource { attributes, ..Resource::default() }),
+        scope_logs: vec![ScopeLogs { log_records: vec![record], ..ScopeLogs::default() }],
+        ..ResourceLogs::default()
+    }];
+    ExportLogsServiceRequest { resource_logs }.encode_to_vec()
+}
+
+#[tokio::test]
+async fn a_flood_before_a_slow_queue_leaves_room_for_others() {
+    let metrics = Metrics::new();
+    let options = Options { pending_bytes_max: 100_000, request_bytes_max: 50_000, ..Options::default() };
+    let ingest = Ingest::new(Arc::new(Stuck), options, Arc::clone(&metrics));
+    let send = |service: &str| {
+        let (ingest, payload) = (Arc::clone(&ingest), of_service(service, 1_000));
+        tokio::spawn(async move { ingest.accept(payload.into(), Headers::default()).await })
+    };
+    let flood: Vec<_> = (0..500).map(|_| send("flood")).collect();
+    let small = send("small");
+    // All that can end have ended.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while flood.iter().filter(|task| task.is_finished()).count() < 440 {
+        assert!(Instant::now() < deadline, "the flood is refused");
+        tokio::task::yield_now().await;
+    }
+    assert!(!small.is_finished(), "the small one is in, and waits for the queue");
+    let mut held = 0;
+    for task in flood {
+        match task.is_finished() {
+            true => assert!(matches!(task.await.unwrap(), Err(IngestError::Share { .. } | IngestError::Overload))),
+            false => {
+                held += 1;
+                task.abort();
+            }
+        }
+    }
+    assert!((40..=50).contains(&held), "half of the room, and not more: {held}");
+    let shown = metrics.encode();
+    assert!(shown.contains("logsink_ingest_refused_total{reason=\"fair_share\"}"), "{shown}");
+}
+
 #[tokio::test]
 async fn no_more_is_read_than_there_is_room_for() {
     let mut door = door(1 << 20);

@@ -30,7 +30,7 @@ pub use reader::KafkaReader;
 pub use writer::KafkaWriter;
 
 use super::{Headers, QueueError};
-use crate::config::kafka::{Assignment, Oversize};
+use crate::config::kafka::{Assignment, Compression, Oversize};
 
 /// How long the brokers may take to answer when a topic is created.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,6 +55,8 @@ pub struct KafkaOptions {
     pub assignment: Assignment,
     /// What becomes of a record that does not fit a message by itself.
     pub oversize: Oversize,
+    /// How what is written is compressed.
+    pub compression: Compression,
     /// Further properties of librdkafka; they win over the server's own.
     pub properties: BTreeMap<String, String>,
 }
@@ -71,6 +73,7 @@ impl Default for KafkaOptions {
             instance: None,
             assignment: Assignment::default(),
             oversize: Oversize::default(),
+            compression: Compression::default(),
             properties: BTreeMap::new(),
         }
     }

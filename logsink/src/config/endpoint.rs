@@ -10,6 +10,8 @@ pub const ENDPOINT_DEFAULT: &str = "http://127.0.0.1:4317";
 /// | URL | events go |
 /// |---|---|
 /// | `http://host:4317`, `https://host:4317` | over OTLP/gRPC; without a port to 4317 |
+/// | `http://a:4317,b:4317` | over OTLP/gRPC to any of several, one that fails being left out; each without a port to 4317 |
+/// | `etcd://e1:2379,e2:2379`, `etcd://e1:2379/fleet` | over OTLP/gRPC to any of the servers that are registered in etcd (cargo feature `etcd`) |
 /// | `grpc://host:4318`, `grpcs://…` | the same, whatever the port is; `grpcs` with TLS |
 /// | `http://host:4318`, `https://host/otlp/v1/logs` | over OTLP/HTTP, for the port 4318 or a path says so; without a path to `/v1/logs` |
 /// | `otlphttp://host:8080`, `otlphttps://…` | the same, whatever the port is (without one 80 or 443); here a path of `/` is one |
@@ -26,6 +28,22 @@ pub enum Endpoint {
         tls: bool,
         /// The host is this machine: compression would cost more than the bytes.
         loopback: bool,
+    },
+    /// OTLP over gRPC, to any of several sinks.
+    GrpcAny {
+        /// The URLs as they go to the client.
+        urls: Vec<String>,
+        /// `https`
+        tls: bool,
+        /// All hosts are this machine.
+        loopback: bool,
+    },
+    /// OTLP over gRPC, to any of the servers that are registered in etcd.
+    Etcd {
+        /// The URLs of etcd's members.
+        members: Vec<String>,
+        /// The fleet's name; empty: the one without a name.
+        fleet: String,
     },
     /// OTLP over HTTP, in protobuf.
     Http {
@@ -126,15 +144,54 @@ impl Endpoint {
             ("stdout", _) => Self::lines(Destination::Stdout, scheme, rest.trim_start_matches('/')),
             ("stderr", _) => Self::lines(Destination::Stderr, scheme, rest.trim_start_matches('/')),
             ("file", _) => Self::file(rest),
+            ("http" | "https" | "grpc" | "grpcs", Some(addresses)) if addresses.contains(',') => {
+                Self::any(scheme, addresses)
+            }
             ("http" | "https" | "grpc" | "grpcs" | "otlphttp" | "otlphttps", Some(address)) => {
                 Self::otlp(scheme, address)
             }
             ("kafka" | "kafkas", Some(address)) => Self::kafka(scheme, address),
-            ("etcd", Some(_)) => {
-                Err("finding sinks through etcd is not supported yet: name the sink itself".to_owned())
-            }
+            ("etcd", Some(members)) => Self::etcd(members),
             _ => Err(format!("`{}` cannot be sent to: {FORMS}", redacted(url))),
         }
+    }
+
+    /// `a:4317,b:4317`: sinks that stand for one another.
+    fn any(scheme: &str, addresses: &str) -> Result<Self, String> {
+        let (mut all, mut is_tls, mut is_loopback) = (Vec::new(), false, true);
+        for address in addresses.trim_end_matches('/').split(',') {
+            match Self::otlp(scheme, address.trim())? {
+                Self::Grpc { url, tls, loopback } => {
+                    if all.contains(&url) {
+                        return Err(format!("{url} is named twice"));
+                    }
+                    all.push(url);
+                    is_tls = tls;
+                    is_loopback &= loopback;
+                }
+                _ => return Err("a list is for gRPC: write `http://a:4317,b:4317`".to_owned()),
+            }
+        }
+        Ok(Self::GrpcAny { urls: all, tls: is_tls, loopback: is_loopback })
+    }
+
+    /// `e1:2379,e2:2379`
+    fn etcd(members: &str) -> Result<Self, String> {
+        if !cfg!(all(feature = "etcd", feature = "grpc")) {
+            return Err("this build finds no sinks through etcd: add the cargo features `etcd` and `grpc` of logsink"
+                .to_owned());
+        }
+        let (members, fleet) = members.split_once('/').unwrap_or((members, ""));
+        let fleet = fleet.trim_end_matches('/');
+        if members.contains(['@', '?']) || members.split(',').any(|member| member.trim().is_empty()) {
+            return Err("is not a list of etcd's members: write `etcd://e1:2379,e2:2379`".to_owned());
+        }
+        let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if !fleet.chars().all(is_legal) {
+            return Err(format!("`{fleet}` is not a fleet's name: letters, digits, `.`, `_` and `-`"));
+        }
+        let members = members.split(',').map(|member| format!("http://{}", member.trim())).collect();
+        Ok(Self::Etcd { members, fleet: fleet.to_owned() })
     }
 
     fn otlp(scheme: &str, address: &str) -> Result<Self, String> {

@@ -208,6 +208,37 @@ fn proxies_are_read_from_the_environment() {
 
 #[cfg(feature = "kafka")]
 #[test]
+fn several_sinks_are_named_or_found() {
+    let read = |url: &str| Config { endpoint: Some(url.to_owned()), ..Config::default() }.endpoint();
+    let urls = vec!["http://a:4317".to_owned(), "http://b:14317".to_owned()];
+    if cfg!(feature = "grpc") {
+        assert_eq!(read("http://a, b:14317/"), Ok(Endpoint::GrpcAny { urls, tls: false, loopback: false }));
+        let own = read("grpcs://127.0.0.1:1,localhost:2").unwrap();
+        assert!(matches!(own, Endpoint::GrpcAny { tls: true, loopback: true, .. }), "{own:?}");
+        assert_eq!(read("http://a:4317,a").unwrap_err().message, "http://a:4317 is named twice");
+        for (url, says) in [
+            ("http://a:4318,b:4318", "a list is for gRPC"),
+            ("http://a:4317,", "no host: write"),
+            ("http://a:4317,b:nine", "`nine` is not a port"),
+        ] {
+            let message = read(url).unwrap_err().message;
+            assert!(message.starts_with(says), "{url}: {message}");
+        }
+    }
+    if cfg!(all(feature = "grpc", feature = "etcd")) {
+        let members = vec!["http://e1:2379".to_owned(), "http://e2:2379".to_owned()];
+        let endpoint = |fleet: &str| Ok(Endpoint::Etcd { members: members.clone(), fleet: fleet.to_owned() });
+        assert_eq!(read("etcd://e1:2379,e2:2379/"), endpoint(""));
+        assert_eq!(read("etcd://e1:2379,e2:2379/eu-1"), endpoint("eu-1"));
+        assert!(read("etcd://e1:2379,/").is_err() && read("etcd://").is_err() && read("etcd://e/a/b").is_err());
+        let config = Config { endpoint: Some("etcd://e".to_owned()), ..Config::default() };
+        assert_eq!(config.rule_source(), Ok(Rules::Push));
+    } else {
+        assert!(read("etcd://e1:2379").unwrap_err().message.contains("cargo feature"));
+    }
+}
+
+#[test]
 fn a_kafka_endpoint_has_brokers_and_a_topic() {
     let kafka = |brokers: &str, topic: &str| Endpoint::Kafka {
         brokers: brokers.to_owned(),

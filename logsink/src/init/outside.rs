@@ -67,7 +67,7 @@ impl Outside {
             Rules::Push => channel.map(|channel| {
                 let cache_dir = self.cache_dir();
                 let (service, instance) = (self.service.clone(), self.instance.clone());
-                Box::new(source::push::PushSource::new(channel, service, instance, cache_dir)) as Box<dyn RuleSource>
+                Box::new(source::push::PushSource::over(channel, service, instance, cache_dir)) as Box<dyn RuleSource>
             }),
             #[cfg(not(feature = "grpc"))]
             Rules::Push => None,

@@ -161,7 +161,7 @@ impl Readings {
                 Err(error) => {
                     if !self.told && self.pause.next > self.pause.first {
                         say(format_args!(
-                            "etcd at {} is away, the rules in force stay: {error}",
+                            "etcd at {} is away, what it said last stays in force: {error}",
                             self.endpoints.join(",")
                         ));
                         self.told = true;

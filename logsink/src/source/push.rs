@@ -3,7 +3,7 @@
 //! A sink that knows no such service (any other OTLP server) is asked again once a minute: a newer version may come up
 //! behind the same address.
 
-use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -16,6 +16,7 @@ use super::{Cache, Documents, Follower, Pause, RuleSource, stopped};
 use crate::{
     proto::v1::{SubscribeRequest, rules_service_client::RulesServiceClient},
     reload::Reload,
+    transport::Channels,
 };
 
 /// Between questions to a sink that has no rules to give.
@@ -25,9 +26,8 @@ const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Rules pushed by the server.
-#[derive(Debug)]
 pub struct PushSource {
-    channel: Channel,
+    channels: Channels,
     service: String,
     instance: String,
     cache: Option<Cache>,
@@ -42,9 +42,13 @@ impl PushSource {
         instance: impl Into<String>,
         cache_dir: Option<PathBuf>,
     ) -> Self {
-        let service = service.into();
+        Self::over(Arc::new(move || Some(channel.clone())), service.into(), instance.into(), cache_dir)
+    }
+
+    /// The same where there are several servers: each subscription is to any of them.
+    pub(crate) fn over(channels: Channels, service: String, instance: String, cache_dir: Option<PathBuf>) -> Self {
         let cache = cache_dir.map(|dir| Cache::new(&dir, &service));
-        Self { channel, service, instance: instance.into(), cache }
+        Self { channels, service, instance, cache }
     }
 
     async fn follow(&self, reload: Arc<Reload>) {
@@ -61,10 +65,11 @@ impl PushSource {
 
     /// One subscription, until the server or the connection ends it.
     async fn subscribe(&self, follower: &mut Follower, pause: &mut Pause) -> Result<(), Status> {
+        let Some(channel) = (self.channels)() else { return Ok(()) };
         // One report under way and one waiting: each holds all there is to say.
         let (reports, outgoing) = mpsc::channel(2);
         let _ = reports.send(self.report(&follower.reload)).await;
-        let mut client = RulesServiceClient::new(self.channel.clone());
+        let mut client = RulesServiceClient::new(channel);
         let mut incoming = client.subscribe(ReceiverStream::new(outgoing)).await?.into_inner();
         while let Some(rules) = incoming.message().await? {
             pause.reset();
@@ -88,6 +93,12 @@ impl PushSource {
             refused_revision: refused_revision.unwrap_or_default(),
             error: error.unwrap_or_default(),
         }
+    }
+}
+
+impl fmt::Debug for PushSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushSource").field("service", &self.service).finish_non_exhaustive()
     }
 }
 

@@ -26,11 +26,10 @@ use crate::{metrics::Metrics, queue::QueueError};
 /// - `linger.ms` 5: below 2 the broker thread spins (0.61 s against 0.07 s of CPU for 500,000 records).
 /// - `message.timeout.ms`: what a sender waits for an answer, rather than librdkafka's five minutes; it tries again by itself.
 /// - `queue.buffering.max.kbytes`: as much as ingest lets be under way.
-const PROPERTIES: [(&str, &str); 6] = [
+const PROPERTIES: [(&str, &str); 5] = [
     ("acks", "all"),
     ("enable.idempotence", "true"),
     ("linger.ms", "5"),
-    ("compression.codec", "lz4"),
     ("message.timeout.ms", "15000"),
     ("queue.buffering.max.kbytes", "262144"),
 ];
@@ -83,7 +82,8 @@ pub(super) struct Sent {
 
 impl Producer {
     pub(super) fn new(options: KafkaOptions, metrics: Arc<Metrics>) -> Result<Self, QueueError> {
-        let mut config = options.client(&PROPERTIES);
+        let compression = [("compression.codec", options.compression.name())];
+        let mut config = options.client(&[&PROPERTIES[..], &compression].concat());
         config.set("message.max.bytes", options.message_bytes_max.to_string());
         let producer = config.create_with_context(Logged).map_err(config_error)?;
         Ok(Self(Arc::new(Inner {

@@ -1,0 +1,43 @@
+//! What one service may send: a flood is held back, told when to come again, and holds up nobody else.
+
+use std::time::{Duration, Instant};
+
+use logsink_tests::{App, Server, unique};
+
+use crate::numbers;
+
+#[test]
+fn a_flood_is_held_to_its_rate_and_a_small_service_does_not_notice() {
+    const FLOOD: u64 = 6_000;
+    const SMALL: u64 = 100;
+    let dir = tempfile::tempdir().unwrap();
+    let (flood, small) = (unique("flood"), unique("small"));
+    let settings =
+        format!("[ingest.limits]\nburst = \"1s\"\n[ingest.limits.services.{flood}]\nrecords_per_second = 1000\n");
+    let server = Server::configured(dir.path(), &settings);
+    let start = |service: &str| {
+        App::build(dir.path(), service, &server.grpc_url()).env("LOGSINK_BATCH_RECORDS_MAX", "200").start()
+    };
+    let (mut flooding, mut calm) = (start(&flood), start(&small));
+    let begun = Instant::now();
+    flooding.emit("flood", FLOOD, 100_000);
+    calm.emit("small", SMALL, 200);
+
+    // The small one is through while the flood still waits.
+    calm.flush(Duration::from_secs(60));
+    let limited = format!("logsink_ingest_service_refused_total{{service=\"{flood}\"}}");
+    let taken = format!("logsink_ingest_service_records_total{{service=\"{flood}\"}}");
+    flooding.flush(Duration::from_secs(120));
+    let took = begun.elapsed();
+    assert!(server.counter(&limited) > 0, "it was told to come again");
+    assert_eq!(server.counter(&taken), FLOOD, "and it came");
+    assert_eq!(server.counter(&format!("logsink_ingest_service_refused_total{{service=\"{small}\"}}")), 0);
+    // A second's worth at once, one batch more, and a thousand a second after that.
+    assert!(took >= Duration::from_millis(4_500), "{FLOOD} records at 1,000 a second took {took:?}");
+    for (service, count) in [(&flood, FLOOD), (&small, SMALL)] {
+        let hits = server.await_hits(&format!("service={service}"), count as usize, Duration::from_secs(60));
+        numbers::exactly_once(&hits, count);
+    }
+    flooding.quit();
+    calm.quit();
+}
