@@ -99,7 +99,7 @@ bench-server: ## the server beside its peers and the machine's limits, on a real
 
 bench-peers: ## install the server's peers for `make bench-server`: the OpenTelemetry Collector and rsyslog
 	@dev/setup test
-	@dev/stack/stack install collector rsyslog
+	@dev/stack/stack install collector collector-drain rsyslog
 
 stack: ## start the servers for working by hand, on their usual ports (dev/stack/stack for more)
 	@dev/setup test

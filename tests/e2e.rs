@@ -21,11 +21,14 @@ mod discovery;
 /// A service that floods, beside a small one.
 mod limits;
 
-/// Others' programs at our doors: the OpenTelemetry SDK for Python, OTLP over HTTP by hand.
+/// Others' programs at our doors: the OpenTelemetry SDKs for Python and Go, OTLP over HTTP by hand.
 mod sdk;
 
 /// A real OpenTelemetry Collector between the library and the server.
 mod collector;
+
+/// A topic of JSON lines, by a real rsyslog and as others write them.
+mod lines;
 
 /// Our bytes before others' eyes: a Kafka message decoded with the official OTLP types.
 mod wire;

@@ -1,8 +1,9 @@
 //! Programs that are not ours send to our server.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, process::Command, time::Duration};
 
-use logsink_tests::{Server, http, now_ns, python, unique};
+use logsink_tests::{Server, http, now_ns, process, python, stack, unique};
+use serde_json::json;
 
 #[test]
 fn the_opentelemetry_sdk_for_python_exports_over_grpc_and_http() {
@@ -27,6 +28,34 @@ fn the_opentelemetry_sdk_for_python_exports_over_grpc_and_http() {
         let errors = server.query(&format!("service={service} level>=error exception.type=ValueError"));
         assert_eq!(errors.len(), 1, "{protocol} {gzip}");
         assert_eq!(errors[0]["target"], "shop.checkout", "the scope's name stands for the target: {}", errors[0]);
+    }
+}
+
+#[test]
+fn the_opentelemetry_sdk_for_go_exports_over_grpc_and_http() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::standalone(dir.path());
+    let export = stack::program("gosdk/export");
+    for (protocol, endpoint, compression) in [
+        ("grpc", server.grpc_url(), "identity"),
+        ("grpc", server.grpc_url(), "gzip"),
+        ("http", server.http_url(""), "identity"),
+        ("http", server.http_url(""), "gzip"),
+    ] {
+        let service = unique(&format!("go-{protocol}"));
+        process::succeed(Command::new(&export).args([protocol, &endpoint, &service, "50", compression]));
+        let expression = format!(
+            "service={service} level=warn \"was refused\" amount>12 amount<13 currency=EUR retry=true big=9007199254740993 \
+             deployment.environment.name=test shard=7 trace_id=5b8efff798038103d269b633813fc60c"
+        );
+        let hits = server.await_hits(&expression, 50, Duration::from_secs(20));
+        let numbers: HashSet<_> = hits.iter().map(|hit| hit["attributes"]["n"].as_u64().unwrap()).collect();
+        assert_eq!(numbers, (0..50).collect(), "{protocol} {compression}: each record, its number a number");
+        let hit = &hits[0];
+        assert_eq!(hit["attributes"]["tags"], json!(["a", 2]), "{protocol} {compression}: {hit}");
+        assert_eq!(hit["attributes"]["card"], json!({"brand": "visa", "tries": 3}), "{protocol} {compression}: {hit}");
+        assert_eq!((&hit["target"], &hit["span_id"]), (&json!("shop.checkout"), &json!("eee19b7ec3c1b174")), "{hit}");
+        assert_eq!(server.query(&format!("service={service}")).len(), 50, "each once");
     }
 }
 

@@ -21,7 +21,7 @@ mod tests;
 pub use check::{Attributes, Limits, Summary, check, scan};
 pub use value::{AnyView, Elements, Pairs};
 pub use view::{RecordView, ResourceView, ScopeView, walk};
-pub use wire::{DEPTH_MAX, WireError, WireFault};
+pub use wire::{WireError, WireFault};
 
 /// Calls `each` with every record of a request, in wire order, and returns how many there were.
 ///

@@ -223,8 +223,17 @@ impl Server {
     /// # Errors
     /// When the command fails: with its words.
     pub fn try_query(&self, expression: &str) -> Result<Vec<Value>, String> {
+        self.try_query_in(expression, &["--from", "-1h"])
+    }
+
+    /// As [`Server::try_query`], of the time that these options say.
+    ///
+    /// # Errors
+    /// As [`Server::try_query`].
+    pub fn try_query_in(&self, expression: &str, time: &[&str]) -> Result<Vec<Value>, String> {
         let output = process::run(
-            command(&["query", expression, "--from", "-1h", "--json", "--all"])
+            command(&["query", expression, "--json", "--all"])
+                .args(time)
                 .args(self.address())
                 .current_dir(&self.dir),
         );
@@ -275,13 +284,15 @@ pub struct Space {
     pub data_stream: String,
     /// Partitions of the topic.
     pub partitions: u32,
+    /// Lines at the end of `[kafka]`.
+    pub kafka: String,
 }
 
 impl Space {
     /// A new one.
     pub fn new(prefix: &str) -> Self {
         let name = crate::unique(prefix);
-        Self { topic: name.clone(), data_stream: format!("logs-{name}"), partitions: 4 }
+        Self { topic: name.clone(), data_stream: format!("logs-{name}"), partitions: 4, kafka: String::new() }
     }
 
     /// With so many partitions instead of four.
@@ -301,12 +312,13 @@ impl Space {
 
     fn config(&self, roles: &[&str]) -> String {
         format!(
-            "mode = \"cluster\"\nroles = {roles:?}\n\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\ngroup = {:?}\npartitions = {}\n\n\
+            "mode = \"cluster\"\nroles = {roles:?}\n\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\ngroup = {:?}\npartitions = {}\n{}\n\
              [elasticsearch]\nurls = [{:?}]\ndata_stream = {:?}\n\n[etcd]\nendpoints = [{:?}]\nfleet = {:?}\n",
             stack::kafka(),
             self.topic,
             self.topic,
             self.partitions,
+            self.kafka,
             stack::elasticsearch(),
             self.data_stream,
             stack::etcd(),

@@ -47,14 +47,25 @@ pub fn control(verb: &str, names: &[&str]) {
     succeed(Command::new(script()).arg(verb).args(names));
 }
 
-/// etcd's own command line.
-pub fn etcdctl(arguments: &[&str]) -> String {
+/// A program that `dev/stack/stack install` has put there, by its path below `$STACK_HOME`.
+///
+/// # Panics
+/// When it is not there; says how to install it.
+pub fn program(path: &str) -> PathBuf {
     let home = std::env::var_os("STACK_HOME").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").expect("$HOME is set")).join(".cache/logsink-stack"),
         PathBuf::from,
     );
+    let program = home.join(path);
+    let name = path.split('/').next().unwrap_or_default();
+    assert!(program.exists(), "{} is missing: run `dev/stack/stack install {name}`", program.display());
+    program
+}
+
+/// etcd's own command line.
+pub fn etcdctl(arguments: &[&str]) -> String {
     succeed(
-        Command::new(home.join("etcd/bin/etcdctl"))
+        Command::new(program("etcd/bin/etcdctl"))
             .env("ETCDCTL_API", "3")
             .args(["--endpoints", &etcd()])
             .args(arguments),

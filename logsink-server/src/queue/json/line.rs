@@ -17,13 +17,17 @@ use super::{
     level, time,
     tree::{Json, take},
 };
-use crate::{config::JsonFields, otlp};
+use crate::config::JsonFields;
 
 /// Objects become dotted keys as long as the keys' parts that are repeated by that stay within this many times the line's
 /// bytes; the rest stays nested. A hostile line of a long key over many short ones would grow without bound.
 const GROWTH_MAX: usize = 4;
 /// And within this in any case: short lines may have long paths.
 const GROWTH_FREE: usize = 16 << 10;
+
+/// Values nest less deeply than a request may have them: readers with prost stop at 100 messages within one another, and an
+/// object's member takes three. What is deeper stands as its text.
+const DEPTH_MAX: u32 = 24;
 
 /// What the attributes of a message's headers begin with.
 const HEADER_PREFIX: &str = "kafka.header.";
@@ -186,8 +190,7 @@ fn any(value: Json, depth: u32) -> AnyValue {
     if let Some(value) = scalar(&value) {
         return AnyValue { value: Some(value) };
     }
-    // Deeper than a request may nest. A line may not be refused for it: its text says the same.
-    if depth >= otlp::DEPTH_MAX {
+    if depth >= DEPTH_MAX {
         return AnyValue { value: Some(Value::StringValue(written(&value))) };
     }
     let value = match value {
