@@ -56,9 +56,7 @@ fn read_as(
     metrics: &Arc<Metrics>,
 ) -> Box<dyn QueueReader> {
     match config.kafka.as_ref().filter(|kafka| kafka.format == config::Format::Json) {
-        Some(kafka) => {
-            Box::new(JsonReader::new(reader, kafka.json.clone(), Arc::clone(dead), Arc::clone(metrics)))
-        }
+        Some(kafka) => Box::new(JsonReader::new(reader, kafka.json.clone(), Arc::clone(dead), Arc::clone(metrics))),
         None => reader,
     }
 }

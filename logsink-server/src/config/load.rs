@@ -331,10 +331,7 @@ mod tests {
                 (_, Kind::Int) => "3",
                 (setting, _) if setting.ends_with("bytes_max") || *setting == "retention.bytes" => "64MiB",
                 (
-                    &"stop_timeout"
-                    | &"retention.age"
-                    | &"ingest.limits.burst"
-                    | &"elasticsearch.refresh_interval",
+                    &"stop_timeout" | &"retention.age" | &"ingest.limits.burst" | &"elasticsearch.refresh_interval",
                     _,
                 ) => "1h",
                 (&"ingest.limits.bytes_per_second", _) => "64MiB",

@@ -34,8 +34,8 @@ use elasticsearch::http::Method;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
-pub use self::retention::{Retention, RetentionOptions};
 pub use self::fields::FieldNames;
+pub use self::retention::{Retention, RetentionOptions};
 use self::{
     http::Client,
     layout::Layout,
