@@ -1,7 +1,7 @@
 # Every command that a user, a developer or CI runs. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build check fmt clippy features doc deny msrv deploy-check check-instructions test test-unit faults models sanitize bench bench-instructions bench-library bench-server bench-peers stack stack-stop clean
+.PHONY: help demo build check fmt clippy features doc deny msrv deploy-check check-instructions test test-versions test-unit faults models sanitize bench bench-instructions bench-library bench-server bench-peers stack stack-stop clean
 SHELL := /bin/bash
 
 # Everything, Kafka over TLS included, which needs OpenSSL's headers. In this form cargo builds one set of artifacts for every
@@ -63,13 +63,17 @@ check-instructions: ## instructions per event on the caller and per record in th
 	@dev/setup check
 	@dev/instructions --check
 
-test: ## real Kafka, Elasticsearch and etcd on free ports, every test, and the servers stopped again
+test: ## real Kafka, Elasticsearch, OpenSearch and etcd on free ports, every test, and the servers stopped again
 	@dev/setup test
 	@FEATURES=$(FEATURES) dev/test $(TEST)
 
 faults: ## what takes minutes, on servers of its own: restarts and scale-out under load, memory while Elasticsearch is away
 	@dev/setup test
 	@FEATURES=$(FEATURES) dev/test -p logsink-tests -p logsink-server --test faults --test endurance -- --nocapture --test-threads=1 $(FAULTS)
+
+test-versions: ## the index's own tests on the last Elasticsearch 8 and 7
+	@dev/setup test
+	@FEATURES=$(FEATURES) dev/test-versions
 
 test-unit: ## the unit tests, which need no server
 	@dev/setup build

@@ -38,19 +38,33 @@ fn a_hundred_thousand_events_survive_every_server_each_found_once() {
             if now >= OVER_KAFKA * share / 10 { Ok(()) } else { Err(format!("{now} events")) }
         });
     };
+    // Between the first copy and the repeat, between a bulk and its answer, and in quiet: each record is there once.
+    let roll_over = || {
+        let url = format!("{}/{}/_rollover", elasticsearch(), space.data_stream);
+        let answer = http::post(&url, "application/json", Vec::new()).expect("the data stream rolls over");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    };
     reach(1);
+    until("the first are indexed", PATIENCE, || {
+        let answer = http::get(&format!("{}/{}/_settings", elasticsearch(), space.data_stream))?;
+        if answer.status == 200 { Ok(()) } else { Err(answer.body) }
+    });
     drain.kill();
+    roll_over();
     reach(2);
     drain.restart();
     reach(3);
     control("pause", &["elasticsearch"]);
     reach(5);
     control("resume", &["elasticsearch"]);
+    roll_over();
     reach(6);
+    roll_over();
     control("kill", &["kafka"]);
     control("start", &["kafka"]);
     reach(8);
     drain.kill();
+    roll_over();
     drain.restart();
     reach(10);
 
@@ -72,6 +86,12 @@ fn a_hundred_thousand_events_survive_every_server_each_found_once() {
     kafka_app.quit();
     grpc_app.quit();
     assert!(drain.stop().success());
+    // A search shows a double once; Elasticsearch counts it twice.
+    let refresh = format!("{}/{}/_refresh", elasticsearch(), space.data_stream);
+    assert_eq!(http::post(&refresh, "application/json", Vec::new()).expect("it is refreshed").status, 200);
+    let count = http::get(&url).expect("Elasticsearch counts").body;
+    let count: serde_json::Value = serde_json::from_str(&count).expect("the count is JSON");
+    assert_eq!(count["count"], OVER_KAFKA + OVER_GRPC);
 }
 
 #[test]

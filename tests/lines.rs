@@ -90,7 +90,10 @@ fn rsyslogs_lines_and_those_of_others_are_found_and_what_is_no_line_is_a_dead_le
     for ((_, line, _), name) in of_others.iter().zip(&names) {
         let line = line.replace("SERVICE", name);
         let record = BaseRecord::<(), _>::to(&space.topic).payload(&line).partition(0);
-        producer.send(record.headers(OwnedHeaders::new().insert(Header { key: "traceparent", value: Some(traceparent) }))).map_err(|(error, _)| error).unwrap();
+        producer
+            .send(record.headers(OwnedHeaders::new().insert(Header { key: "traceparent", value: Some(traceparent) })))
+            .map_err(|(error, _)| error)
+            .unwrap();
     }
     producer.flush(FOUND).unwrap();
 
@@ -109,7 +112,8 @@ fn rsyslogs_lines_and_those_of_others_are_found_and_what_is_no_line_is_a_dead_le
     for ((name, _, expression), service) in of_others.iter().zip(&names).filter(|((name, ..), _)| *name != "broken") {
         let hits = found(&format!("service={service} {expression}"), 1);
         // Where the line has no trace of its own, the message's header has one.
-        let trace = if *name == "filebeat" { "0af7651916cd43dd8448eb211c80319c" } else { "1af7651916cd43dd8448eb211c80319c" };
+        let trace =
+            if *name == "filebeat" { "0af7651916cd43dd8448eb211c80319c" } else { "1af7651916cd43dd8448eb211c80319c" };
         assert_eq!(hits[0]["trace_id"], trace, "{name}: {}", hits[0]);
     }
 

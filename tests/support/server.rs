@@ -232,10 +232,7 @@ impl Server {
     /// As [`Server::try_query`].
     pub fn try_query_in(&self, expression: &str, time: &[&str]) -> Result<Vec<Value>, String> {
         let output = process::run(
-            command(&["query", expression, "--json", "--all"])
-                .args(time)
-                .args(self.address())
-                .current_dir(&self.dir),
+            command(&["query", expression, "--json", "--all"]).args(time).args(self.address()).current_dir(&self.dir),
         );
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());

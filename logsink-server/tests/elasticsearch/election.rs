@@ -98,4 +98,9 @@ async fn one_is_elected_and_another_when_it_is_killed() {
     until_removed(&name, "what came after the death of the holder").await;
     let second = holder(&mut etcd, &name).await.expect("the other is elected");
     assert!(second != first && processes.iter().any(|process| process.child.id() == second));
+    // One that ends in order gives up its office before its lease ends.
+    assert!(Command::new("kill").args(["-TERM", &second.to_string()]).status().unwrap().success());
+    let stopped = processes.iter_mut().find(|process| process.child.id() == second).unwrap();
+    assert!(stopped.child.wait().unwrap().success());
+    assert_eq!(holder(&mut etcd, &name).await, None);
 }

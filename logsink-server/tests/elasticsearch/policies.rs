@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -17,7 +17,7 @@ use axum::{
 use logsink_server::{
     config::{LayoutChoice, RetentionBy},
     index::{
-        IndexWriter,
+        IndexReader, IndexWriter,
         elasticsearch::{Elasticsearch, ElasticsearchOptions, RetentionOptions},
     },
     metrics::Metrics,
@@ -53,6 +53,7 @@ async fn record(State(shared): State<Shared>, method: Method, uri: Uri, body: By
         (Method::GET, "/_ilm/status" | "/_plugins/_ism/policies") if !recorder.has_policies => {
             (StatusCode::BAD_REQUEST, json!({"error": "no handler found for uri"}))
         }
+        (Method::GET, path) if path.ends_with("/_search") => (StatusCode::OK, json!({})),
         (Method::GET, "/_ilm/status") => (StatusCode::OK, json!({"operation_mode": "RUNNING"})),
         (Method::GET, "/_plugins/_ism/policies") => (StatusCode::OK, json!({"policies": [], "total_policies": 0})),
         (Method::PUT, _) => {
@@ -226,4 +227,30 @@ async fn daily_indices_have_a_policy_that_only_deletes() {
     let (.., policy) = only(&requests, &Method::PUT, "/_ilm/policy/");
     assert_eq!(policy["policy"]["phases"]["hot"]["actions"], json!({}));
     assert_eq!(policy["policy"]["phases"]["delete"]["min_age"], "2592000s");
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_old_is_refused_with_a_sentence() {
+    let cluster = cluster(json!({"number": "7.10.2"}), false).await;
+    let index = Arc::new(Elasticsearch::connect(cluster.options(), Arc::<Buried>::default(), Metrics::new()).unwrap());
+    let writing = tokio::spawn({
+        let index = index.clone();
+        async move { index.write(&[batch(1, 3, "shop", now_ns(), now_ns())]).await }
+    });
+    let start = Instant::now();
+    let message = loop {
+        match index.ready().await {
+            Err(error) => break error.to_string(),
+            Ok(()) => assert!(start.elapsed() < Duration::from_secs(30), "it is taken for good"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let wanted = "the server is Elasticsearch 7.10.2: Elasticsearch 7.17 or later or OpenSearch 2 or later is needed";
+    assert!(message.contains(wanted), "{message}");
+    writing.abort();
+    let requests = std::mem::take(&mut cluster.shared.lock().unwrap().requests);
+    assert!(
+        requests.iter().all(|(method, uri, _)| method == Method::GET || uri.contains("_search")),
+        "nothing is written"
+    );
 }

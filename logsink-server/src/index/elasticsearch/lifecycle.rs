@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     Elasticsearch, Failed, body,
-    layout::Layout,
+    layout::{Layout, OUTSIDE},
     retention::RetentionOptions,
     server::Flavor,
     setup::{MANAGED_BY, SetUp},
@@ -180,7 +180,7 @@ fn ism(retention: &RetentionOptions, layout: Layout, stream: &str) -> Value {
     states.insert(0, hot);
     let patterns = match layout {
         Layout::DataStream => json!([stream]),
-        Layout::Daily => json!([format!("{stream}-2*.*.*")]),
+        Layout::Daily => json!([format!("{stream}-2*.*.*"), format!("{stream}-{OUTSIDE}")]),
     };
     let policy = json!({
         "default_state": "hot",

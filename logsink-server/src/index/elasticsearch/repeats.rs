@@ -364,6 +364,8 @@ fn generations(stream: &str, found: &BTreeMap<String, Value>) -> Vec<Generation>
         })
         .collect();
     generations.sort_by_key(|generation| generation.number);
+    // What is not looked at is not kept.
+    generations.drain(..generations.len().saturating_sub(LOOKED_AT_MAX + 1));
     generations
 }
 

@@ -100,6 +100,9 @@ impl Retention {
         let mut holder = Holder::new(self.etcd, &options.data_stream);
         let work = async {
             let set_up = elasticsearch.set_up().await;
+            if set_up.lifecycle != Lifecycle::None && options.retention.bytes.is_none() {
+                return std::future::pending().await;
+            }
             loop {
                 if holder.holds().await {
                     look(elasticsearch, set_up, &holder).await;

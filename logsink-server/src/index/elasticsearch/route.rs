@@ -276,40 +276,4 @@ fn write_action(action: &mut Vec<u8>, stream: &str, suffix: Option<&str>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn filled(pattern: &str, value: &'static str) -> String {
-        Pattern::parse(pattern).unwrap().fill(|_| value)
-    }
-
-    #[test]
-    fn a_pattern_is_text_and_placeholders() {
-        let pattern = Pattern::parse("logs-{service}-{namespace}").unwrap();
-        assert_eq!((pattern.fixed(), pattern.wildcard().as_str()), (None, "logs-*-*"));
-        assert_eq!(pattern.overflow(), "logs-overflow-overflow");
-        assert_eq!(Pattern::parse("logs-logsink-default").unwrap().fixed(), Some("logs-logsink-default"));
-        for text in ["", "Logs", "-x", "{service}", "logs-{svc}", "logs-{service", "a b", "a,b", "a*", "lögs", "a/b"] {
-            let error = Pattern::parse(text).unwrap_err().to_string();
-            assert!(error.starts_with("data_stream: "), "{text}: {error}");
-        }
-        assert!(Pattern::parse(&"a".repeat(200)).is_ok() && Pattern::parse(&"a".repeat(201)).is_err());
-    }
-
-    #[test]
-    fn hostile_values_become_names() {
-        for (value, name) in [
-            ("checkout", "logs-checkout"),
-            ("Check-Out API", "logs-check_out_api"),
-            ("../../_all", "logs-.._..__all"),
-            ("*", "logs-_"),
-            ("a,b\"\\\n<x>|#:?", "logs-a_b____x_____"),
-            ("zahlung-süd", "logs-zahlung_s_d"),
-        ] {
-            assert_eq!(filled("logs-{service}", value), name);
-        }
-        let long: &'static str = Box::leak("x".repeat(10_000).into_boxed_str());
-        assert_eq!(filled("logs-{service}", long).len(), 5 + VALUE_BYTES_MAX);
-        assert!(filled("logs-{service}-{dataset}-{namespace}", long).len() <= NAME_BYTES_MAX);
-    }
-}
+mod tests;
