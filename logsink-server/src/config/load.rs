@@ -349,6 +349,9 @@ mod tests {
                     _,
                 ) => "1h",
                 (&"ingest.limits.bytes_per_second", _) => "64MiB",
+                (&"elasticsearch.field_names", _) => "ecs",
+                (&"kafka.assignment", _) => "range",
+                (&"kafka.oversize", _) => "truncate",
                 (&"elasticsearch.layout" | &"elasticsearch.retention.by", _) => "auto",
                 (setting, _) if setting.starts_with("elasticsearch.retention.") => {
                     if setting.ends_with("bytes") {
