@@ -43,7 +43,7 @@ const KEPT_BYTES_MAX: usize = 32 << 20;
 /// The most bytes of documents that one message is made into. Each record repeats its resource, so that a megabyte of empty
 /// records below a megabyte of resource would become a terabyte. What ingest lets in stays far below: 100,000 records of a
 /// kilobyte are 200 MB.
-const MESSAGE_BYTES_MAX: usize = if cfg!(test) { 4 << 20 } else { 512 << 20 };
+const MESSAGE_BYTES_MAX: usize = if cfg!(test) { 4 << 20 } else { 256 << 20 };
 
 const TOO_MUCH: WireFault =
     WireFault::OverLimit { what: "bytes of documents made of one message", max: MESSAGE_BYTES_MAX as u32 };
