@@ -11,6 +11,8 @@ mod election;
 mod events;
 #[path = "elasticsearch/indices.rs"]
 mod indices;
+#[path = "elasticsearch/mapping.rs"]
+mod mapping;
 #[path = "elasticsearch/policies.rs"]
 mod policies;
 #[path = "elasticsearch/repeats.rs"]
@@ -33,7 +35,7 @@ use logsink::filter::expr::Expr;
 use logsink_server::{
     index::{
         IndexReader, IndexWriter, Written,
-        elasticsearch::{Elasticsearch, ElasticsearchOptions},
+        elasticsearch::{Elasticsearch, ElasticsearchOptions, FieldNames},
     },
     metrics::Metrics,
     otlp,
@@ -132,12 +134,21 @@ impl Server {
 
 #[tokio::test]
 async fn answers_as_the_expression_says() {
-    let server = server();
+    answers_under(FieldNames::Otel).await;
+}
+
+#[tokio::test]
+async fn answers_as_the_expression_says_under_ecs_names() {
+    answers_under(FieldNames::Ecs).await;
+}
+
+async fn answers_under(field_names: FieldNames) {
+    let server = server_with(ElasticsearchOptions { field_names, ..options() });
     let messages = odd_events();
     let written = server.index.write(&messages).await.unwrap();
     assert_eq!(*server.buried.0.lock().unwrap(), [], "nothing is refused");
     let events = usize::try_from(written.stored).unwrap();
-    assert_eq!(events, 28);
+    assert_eq!(events, 35);
     server.until_found(events).await;
     let mut wrong = Vec::new();
     for text in EXPRESSIONS {
@@ -170,7 +181,7 @@ async fn answers_as_the_expression_says() {
 async fn a_hit_shows_what_was_sent() {
     let server = server();
     server.index.write(&odd_events()[..1]).await.unwrap();
-    server.until_found(24).await;
+    server.until_found(31).await;
     let hit = server.all("\"connection refused by peer\"", 10).await.remove(0);
     assert_eq!((hit.time.as_str(), hit.time_ns), ("2026-01-01T00:00:00.000000000Z", NEW_YEAR_NS as i64));
     assert_eq!((hit.severity, hit.level.as_str(), hit.service.as_str()), (9, "info", "checkout"));

@@ -418,3 +418,5 @@ fn text_and_json_forms_are_the_same_everywhere() {
         assert_eq!(serde_json::to_string(&value).unwrap(), json);
     }
 }
+
+mod poison;

@@ -19,23 +19,23 @@ pub(super) fn text(text: &str) -> AnyValue {
     wire(Any::StringValue(text.into()))
 }
 
-fn int(value: i64) -> AnyValue {
+pub(super) fn int(value: i64) -> AnyValue {
     wire(Any::IntValue(value))
 }
 
-fn double(value: f64) -> AnyValue {
+pub(super) fn double(value: f64) -> AnyValue {
     wire(Any::DoubleValue(value))
 }
 
-fn list(values: Vec<AnyValue>) -> AnyValue {
+pub(super) fn list(values: Vec<AnyValue>) -> AnyValue {
     wire(Any::ArrayValue(ArrayValue { values }))
 }
 
-fn map(pairs: &[(&str, AnyValue)]) -> AnyValue {
+pub(super) fn map(pairs: &[(&str, AnyValue)]) -> AnyValue {
     wire(Any::KvlistValue(KeyValueList { values: self::pairs(pairs) }))
 }
 
-fn pairs(pairs: &[(&str, AnyValue)]) -> Vec<KeyValue> {
+pub(super) fn pairs(pairs: &[(&str, AnyValue)]) -> Vec<KeyValue> {
     let pair = |(key, value): &(&str, AnyValue)| KeyValue {
         key: (*key).into(),
         value: Some(value.clone()),
@@ -44,7 +44,7 @@ fn pairs(pairs: &[(&str, AnyValue)]) -> Vec<KeyValue> {
     pairs.iter().map(pair).collect()
 }
 
-fn record(severity: i32, body: AnyValue, attributes: &[(&str, AnyValue)]) -> LogRecord {
+pub(super) fn record(severity: i32, body: AnyValue, attributes: &[(&str, AnyValue)]) -> LogRecord {
     LogRecord {
         severity_number: severity,
         body: Some(body),
@@ -133,12 +133,38 @@ pub(super) fn odd_events() -> Vec<Message> {
                     &[("", int(1)), ("a..b", int(2)), (".x", int(3)), ("a b", int(4)), ("x*", int(5))],
                 ),
                 traced,
+                record(
+                    9,
+                    text("served"),
+                    &[("http.response.status_code", int(503)), ("url.path", text("/static")), ("host.name", int(5))],
+                ),
+                record(
+                    9,
+                    text("served oddly"),
+                    &[("http.response.status_code", text("503")), ("url.path", map(&[("x", int(1))]))],
+                ),
+                record(
+                    9,
+                    text("served at length"),
+                    &[("http.response.status_code", double(503.5)), ("url.path", text(&long))],
+                ),
+                record(9, text("served much"), &[("http.response.status_code", int(i64::MAX))]),
+                record(
+                    9,
+                    text("nested"),
+                    &[
+                        ("http", map(&[("response", map(&[("status_code", int(404))]))])),
+                        ("http.response.status_code", int(503)),
+                    ],
+                ),
+                record(9, text("pid of its own"), &[("process.pid", AnyValue { value: None })]),
+                record(9, text("other pid"), &[("process.pid", int(43)), ("exception.type", text("Broken"))]),
             ],
         ),
         message(2, &[], "", vec![record(12, text("no service at all"), &[]), LogRecord::default()]),
         message(
             3,
-            &[("service.name", text("Checkout")), ("m", map(&[("n", int(5))]))],
+            &[("service.name", text("Checkout")), ("m", map(&[("n", int(5))])), ("url.path", text("/r"))],
             "",
             vec![record(14, text("other service connection"), &[]), record(9, text("own m"), &[("m", text("mine"))])],
         ),
@@ -252,6 +278,41 @@ pub(super) const EXPRESSIONS: &[&str] = &[
     "level=info (user=ann or latency_ms>250)",
     "not (level=info or not service=checkout)",
     "not (user=5 or path~\"x\") level<error",
+    "http.response.status_code=503",
+    "not http.response.status_code=503",
+    "http.response.status_code>=500",
+    "not http.response.status_code>=500",
+    "http.response.status_code>503",
+    "http.response.status_code<503.5",
+    "http.response.status_code<=503.5",
+    "http.response.status_code>1e300",
+    "http.response.status_code<1e300",
+    "http.response.status_code=9223372036854775807",
+    "http.response.status_code=503.0",
+    "http.response.status_code=abc",
+    "exists(http.response.status_code)",
+    "not exists(http.response.status_code)",
+    "http.response.status_code~\"^5\"",
+    "url.path=/static",
+    "not url.path=/static",
+    "url.path=/r",
+    "not url.path=/r",
+    "exists(url.path)",
+    "url.path.x=1",
+    "url.path>1",
+    "host.name=5",
+    "process.pid=43",
+    "process.pid<43",
+    "not process.pid<43",
+    "not process.pid>1",
+    "exists(process.pid)",
+    "not exists(process.pid)",
+    "exception.type=Broken",
+    "not exception.type=Broken",
+    "m.n>1",
+    "not m.n>1",
+    "m.n<2",
+    "not m.n<2",
     "exists(nothing)",
     "not exists(nothing)",
 ];

@@ -7,8 +7,8 @@
 //!   null, text too long for a term). A search takes events with such a path along and looks at them itself. [`ANY`] stands
 //!   for every path.
 //!
-//! OpenSearch refuses a document for text too long for a term, wherever in a `flat_object` it is. There, attributes with such
-//! text go as a whole into a field that is not indexed, [`KEPT`].
+//! Elasticsearch and OpenSearch refuse a document for a path too long for a term, and OpenSearch for text too long for one,
+//! wherever among the attributes it is. Then the attributes go as a whole into a field that is not indexed, [`KEPT`].
 
 mod attributes;
 mod keys;
@@ -25,7 +25,7 @@ use super::{
     route::{Routes, Stream},
 };
 use crate::{
-    otlp::{self, WireError},
+    otlp::{self, WireError, WireFault},
     queue::Message,
     text::Out,
 };
@@ -39,6 +39,14 @@ pub(super) const KEPT: &str = "_kept";
 /// The most bytes that buffers keep for the next body: more than most bodies need, and a bound on what one large body leaves
 /// behind.
 const KEPT_BYTES_MAX: usize = 32 << 20;
+
+/// The most bytes of documents that one message is made into. Each record repeats its resource, so that a megabyte of empty
+/// records below a megabyte of resource would become a terabyte. What ingest lets in stays far below: 100,000 records of a
+/// kilobyte are 200 MB.
+const MESSAGE_BYTES_MAX: usize = if cfg!(test) { 4 << 20 } else { 256 << 20 };
+
+const TOO_MUCH: WireFault =
+    WireFault::OverLimit { what: "bytes of documents made of one message", max: MESSAGE_BYTES_MAX as u32 };
 
 /// What kind of documents are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -113,6 +121,7 @@ impl<'a> Body<'a> {
         out.reserve(payload * 5 / 2);
         for (index, message) in messages.iter().enumerate() {
             let before = (out.len(), items.len(), dropped);
+            let mut over = None;
             writer.follow_message(message, origin, &mut pass);
             let appended_ns = message.headers.appended_ns();
             let scanned = otlp::scan(&message.payload, &mut |record, attributes| {
@@ -121,12 +130,17 @@ impl<'a> Body<'a> {
                     return;
                 }
                 let start = out.len();
+                if start - before.0 > MESSAGE_BYTES_MAX {
+                    over.get_or_insert(record.raw.as_ptr().addr() - message.payload.as_ptr().addr());
+                    return;
+                }
                 let time_ns = if record.time_ns() == 0 { appended_ns } else { record.time_ns() };
                 writer.write(&mut out, record, attributes, time_ns, &mut pass);
                 items.push(Item { message: index, record: record.index, raw: record.raw, lines: start..out.len() });
             });
             // A bad message writes nothing: what stood before the fault is taken back.
-            if let Err(error) = scanned {
+            let over = over.map(|at| WireError { at, fault: TOO_MUCH });
+            if let Some(error) = scanned.err().or(over) {
                 out.truncate(before.0);
                 items.truncate(before.1);
                 dropped = before.2;

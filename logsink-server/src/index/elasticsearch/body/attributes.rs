@@ -27,6 +27,8 @@ pub(super) struct Notes<'a> {
     opaque: Vec<Cow<'a, str>>,
     /// Whether there is text that does not fit into a term, at any depth.
     pub(super) has_long: bool,
+    /// Whether there is a path that does not fit into a term with what stands there: no server takes it.
+    pub(super) has_long_path: bool,
 }
 
 impl<'a> Notes<'a> {
@@ -35,6 +37,7 @@ impl<'a> Notes<'a> {
         self.nested.clear();
         self.opaque.clear();
         self.has_long = false;
+        self.has_long_path = false;
     }
 
     pub(super) fn opaque(&mut self, path: Cow<'a, str>) {
@@ -52,10 +55,14 @@ impl<'a> Notes<'a> {
             nested: numbers.chain(self.nested).collect(),
             opaque: self.opaque.into_iter().map(|path| Cow::Owned(path.into_owned())).collect(),
             has_long: self.has_long,
+            has_long_path: self.has_long_path,
         }
     }
 
     fn number(&mut self, path: Cow<'a, str>, value: f64) {
+        if path.len() > TERM_CHARS_MAX {
+            return;
+        }
         let code = number::rising(value);
         match path {
             Cow::Borrowed(path) => self.numbers.push((path, code)),
@@ -248,7 +255,7 @@ fn other<'a>(
         notes.opaque(Cow::Borrowed(ANY));
     }
     let path = parent.map_or(Cow::Borrowed(name), |parent| Cow::Owned(format!("{parent}.{name}")));
-    notes.has_long |= path.len() > TERM_CHARS_MAX;
+    notes.has_long_path |= path.len() > TERM_CHARS_MAX;
     self::value(out, value, path, notes);
 }
 
@@ -277,7 +284,7 @@ fn value<'a>(out: &mut Out, value: AnyView<'a>, path: Cow<'a, str>, notes: &mut 
             return;
         }
         AnyView::Array(elements) => {
-            array(out, elements, notes);
+            array(out, elements, &path, notes);
             notes.opaque(path);
             return;
         }
@@ -287,7 +294,7 @@ fn value<'a>(out: &mut Out, value: AnyView<'a>, path: Cow<'a, str>, notes: &mut 
 }
 
 /// No path leads into a list, but the index makes one for the maps in it.
-fn array<'a>(out: &mut Out, elements: Elements<'a>, notes: &mut Notes<'a>) {
+fn array<'a>(out: &mut Out, elements: Elements<'a>, path: &str, notes: &mut Notes<'a>) {
     let start = out.len();
     for element in elements {
         out.byte(b',');
@@ -295,10 +302,11 @@ fn array<'a>(out: &mut Out, elements: Elements<'a>, notes: &mut Notes<'a>) {
             AnyView::Map(pairs) => {
                 notes.opaque(Cow::Borrowed(ANY));
                 let mut inside = Notes::default();
-                object(out, pairs, None, &mut inside);
+                object(out, pairs, Some(path), &mut inside);
                 notes.has_long |= inside.has_long;
+                notes.has_long_path |= inside.has_long_path;
             }
-            AnyView::Array(inner) => array(out, inner, notes),
+            AnyView::Array(inner) => array(out, inner, path, notes),
             _ => {
                 notes.has_long |= is_long(element);
                 scalar(out, element);

@@ -63,7 +63,7 @@ impl Parts {
         self.json.literal(RESOURCE);
         let mut notes = Notes::default();
         attributes::resource(&mut self.json, &pairs, &keys, &mut notes);
-        if notes.has_long && shape.keeps_long {
+        if notes.has_long_path || notes.has_long && shape.keeps_long {
             keep(&mut self.json, start, RESOURCE);
             notes.opaque(ANY.into());
         }

@@ -12,7 +12,13 @@ use prost::Message as _;
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    super::{number, server::Flavor, time},
+    super::{
+        document::Document,
+        fields::{EXACT_MAX, KNOWN},
+        number,
+        server::Flavor,
+        time,
+    },
     *,
 };
 use crate::queue::{Headers, Position};
@@ -135,6 +141,7 @@ fn any_text() -> impl Strategy<Value = String> {
 fn key_text() -> impl Strategy<Value = String> {
     prop_oneof![
         prop::sample::select(vec!["a", "b", "c", "a.b", "b.a", "target", "x\0y"]).prop_map(str::to_owned),
+        (0..KNOWN.len()).prop_map(|index| KNOWN[index].name.to_owned()),
         any_text()
     ]
 }
@@ -146,6 +153,7 @@ proptest! {
         resource in prop::collection::vec((key_text(), any_value()), 0..4),
         body in any_text(),
         time in any::<u64>(),
+        names in prop::sample::select(vec![FieldNames::Otel, FieldNames::Ecs]),
     ) {
         let pairs = |pairs: Vec<(String, AnyValue)>| -> Vec<KeyValue> {
             pairs.into_iter().map(|(key, value)| pair(&key, value)).collect()
@@ -158,14 +166,16 @@ proptest! {
             ..LogRecord::default()
         };
         let messages = [message(&request(resource.clone(), vec![record]))];
-        let written = Body::write(&messages, 0, Flavor::Elasticsearch);
+        let written = Body::write(&messages, 0, Shape::new(Flavor::Elasticsearch, names));
         let (_, document) = documents(&written).remove(0);
+        let read: Document = serde_json::from_value(document.clone()).unwrap();
+        let read = read.into_hit(0, String::new());
         let mut expected = oracle(&attributes);
         if expected["target"].is_string() && !matches!(last(&attributes, "target"), Some(Any::DoubleValue(_))) {
             expected.as_object_mut().unwrap().remove("target");
         }
-        prop_assert_eq!(&document["attributes"], &expected);
-        prop_assert_eq!(&document["resource"], &oracle(&resource));
+        prop_assert_eq!(Json::Object(read.attributes), expected);
+        prop_assert_eq!(Json::Object(read.resource), oracle(&resource));
         prop_assert_eq!(&document["message"], &json!(body));
         prop_assert_eq!(document["@timestamp"].as_str(), Some(&*time::text(time::clamp(time))));
     }
@@ -189,7 +199,9 @@ fn a_record_becomes_a_document() {
         body: Some(text("line\none \"quoted\" \\ \u{1}\u{7f} é 🦀")),
         attributes: vec![
             pair("target", text("shop::pay")),
+            pair("url.path", text("/x")),
             pair("latency_ms", wire(Any::IntValue(250))),
+            pair("code.line.number", wire(Any::IntValue(12))),
             pair("http", map(vec![pair("status", wire(Any::IntValue(503))), pair("path", text("/api"))])),
             pair("raw", wire(Any::BytesValue(vec![0, 255]))),
             pair("tags", list(vec![text("a"), wire(Any::BoolValue(true))])),
@@ -212,23 +224,93 @@ fn a_record_becomes_a_document() {
             "@timestamp": "2026-01-01T00:00:00.000000001Z",
             "observed_timestamp": "2026-01-01T00:00:00.000000002Z",
             "severity_number": 14, "level": "warn", "severity_text": "WARN2",
-            "service": "checkout", "target": "shop::pay", "event_name": "paid", "flags": 1,
+            "service.name": "checkout", "target": "shop::pay", "event_name": "paid", "flags": 1,
             "message": "line\none \"quoted\" \\ \u{1}\u{7f} é 🦀",
             "trace_id": "01010101010101010101010101010101", "span_id": "0202020202020202",
             "attributes": {
                 "latency_ms": 250, "http": {"status": 503, "path": "/api"}, "raw": "AP8=", "tags": ["a", true],
                 "ratio": 0.30000000000000004,
             },
-            "resource": {"service.name": "checkout", "process.pid": 7},
+            "resource": {"service.name": "checkout"},
+            "process.pid": 7, "code.line.number": 12, "url.path": "/x",
             "scope": {"name": "lib", "version": "1.2", "attributes": {}},
             "numbers": {
                 "latency_ms": number::code(250.0), "http.status": number::code(503.0),
-                "ratio": number::code(0.1 + 0.2), "process.pid": number::code(7.0),
+                "ratio": number::code(0.1 + 0.2),
             },
             "opaque": ["http", "tags"],
         })
     );
-    assert_eq!(id, format!("{:016x}/00000003/00000000000000ff/000000", origin("otlp_logs")));
+    assert_eq!(id, format!("00000003/00000000000000ff/{:016x}/000000", origin("otlp_logs")));
+}
+
+#[test]
+fn well_known_attributes_have_fields_when_their_values_fit() {
+    let int = |value| wire(Any::IntValue(value));
+    let long = text(&"x".repeat(TERM_CHARS_MAX + 1));
+    let attributes = vec![
+        pair("http.response.status_code", int(200)),
+        pair("code.line.number", int(EXACT_MAX + 1)),
+        pair("thread.id", text("main")),
+        pair("exception.type", text("Broken")),
+        pair("exception.message", long.clone()),
+        pair("url.path", int(5)),
+        pair("user.id", map(vec![pair("a", text("b"))])),
+        // A resource's, usually.
+        pair("host.name", text("mine")),
+    ];
+    let record = LogRecord { attributes, ..LogRecord::default() };
+    let resource = vec![pair("host.name", text("web-1")), pair("k8s.pod.name", text("p")), pair("user.id", text("u"))];
+    let messages = [message(&request(resource, vec![record]))];
+    for (names, exception, pod) in
+        [(FieldNames::Otel, "exception.type", "k8s.pod.name"), (FieldNames::Ecs, "error.type", "kubernetes.pod.name")]
+    {
+        let body = Body::write(&messages, 0, Shape::new(Flavor::Elasticsearch, names));
+        let document = documents(&body).remove(0).1;
+        assert_eq!((&document["http.response.status_code"], &document[exception]), (&json!(200), &json!("Broken")));
+        assert_eq!((&document["host.name"], &document[pod]), (&json!("web-1"), &json!("p")));
+        assert_eq!(document["resource"], json!({"user.id": "u"}));
+        assert_eq!(
+            document["attributes"],
+            json!({
+                "code.line.number": EXACT_MAX + 1, "thread.id": "main", "exception.message": "x".repeat(TERM_CHARS_MAX + 1),
+                "url.path": 5, "user.id": {"a": "b"}, "host.name": "mine",
+            })
+        );
+        assert_eq!(document["opaque"], json!(["exception.message", "user.id"]));
+    }
+}
+
+#[test]
+fn in_the_memory_of_another_body_it_is_the_same() {
+    let record = |n: i64| LogRecord { attributes: vec![pair("n", wire(Any::IntValue(n)))], ..LogRecord::default() };
+    let messages = ["a", "a", "b", ""].map(|service| {
+        let resource = match service {
+            "" => vec![],
+            _ => vec![pair("service.name", text(service)), pair("n", wire(Any::IntValue(7)))],
+        };
+        message(&request(resource, vec![record(1), LogRecord::default()]))
+    });
+    let routes = Routes::fixed("logs");
+    let shape = |names| Shape::new(Flavor::Elasticsearch, names);
+    let mut buffers = Buffers::default();
+    for (messages, names) in [
+        (&messages[..1], FieldNames::Otel),
+        (&messages[1..], FieldNames::Otel),
+        (&messages[3..], FieldNames::Ecs),
+        (&messages[..], FieldNames::Otel),
+        (&messages[..0], FieldNames::Otel),
+        (&messages[2..], FieldNames::Otel),
+    ] {
+        let body = Body::write_into(buffers, messages, 1, shape(names), &routes);
+        let fresh = Body::write(messages, 1, shape(names));
+        assert_eq!(body.bytes, fresh.bytes);
+        assert_eq!(body.items.len(), messages.len() * 2);
+        let held = (messages.len() == 4).then(|| body.bytes.clone());
+        buffers = body.into_buffers();
+        // Nothing is written over what somebody still holds.
+        assert!(held.is_none_or(|held| held == fresh.bytes));
+    }
 }
 
 #[test]
@@ -327,6 +409,54 @@ fn what_stands_before_the_fault_of_a_bad_message_is_taken_back() {
     assert_eq!((body.bad.len(), body.bad[0].0, body.dropped), (1, 1, 0));
     assert_eq!(body.bytes, Body::write(&[good.clone(), good], 0, Flavor::Elasticsearch).bytes);
     assert_eq!(body.items.iter().map(|item| item.message).collect::<Vec<_>>(), [0, 0, 0, 2, 2, 2]);
+}
+
+#[test]
+fn a_message_that_would_grow_without_bound_is_bad() {
+    let records = |n| vec![LogRecord::default(); n];
+    let resource = vec![pair("big", text(&"x".repeat(100_000)))];
+    let good = message(&request(vec![], records(3)));
+    let messages =
+        [good.clone(), message(&request(resource.clone(), records(100))), message(&request(resource, records(9)))];
+    let body = Body::write(&messages, 0, Flavor::Elasticsearch);
+    assert_eq!((body.bad.len(), body.bad[0].0), (1, 1));
+    let why = body.bad[0].1.to_string();
+    assert!(why.ends_with("more than 4194304 bytes of documents made of one message"), "{why}");
+    assert_eq!(body.items.iter().map(|item| item.message).collect::<Vec<_>>(), [[0; 3].as_slice(), &[2; 9]].concat());
+    assert!(body.bytes.len() < 2 << 20);
+}
+
+#[test]
+fn a_crowd_of_attributes_is_written_once_each() {
+    let attributes: Vec<_> = (0..10_000).map(|n| pair(&format!("k{}", n % 9_000), wire(Any::IntValue(n)))).collect();
+    let document = with(attributes);
+    assert_eq!(document["attributes"].as_object().unwrap().len(), 9_000);
+    assert_eq!((&document["attributes"]["k5"], &document["attributes"]["k8999"]), (&json!(9_005), &json!(8_999)));
+    assert_eq!(document["opaque"], json!([ANY]));
+}
+
+#[test]
+fn paths_too_long_for_a_term_are_kept_and_not_indexed() {
+    let key = "k".repeat(TERM_CHARS_MAX + 1);
+    let half = &key[..5_000];
+    for (attributes, kept) in [
+        (vec![pair(&key, text("v")), pair("n", wire(Any::IntValue(1)))], true),
+        (vec![pair(&key, wire(Any::IntValue(1)))], true),
+        (vec![pair(half, map(vec![pair(half, wire(Any::IntValue(1)))]))], true),
+        (vec![pair(half, list(vec![map(vec![pair(half, text("v"))])]))], true),
+        (vec![pair(half, list(vec![list(vec![map(vec![pair("k", text("v"))])])]))], false),
+        (vec![pair(half, text("v"))], false),
+    ] {
+        let document = with(attributes.clone());
+        let (with_it, without) =
+            if kept { ("attributes_kept", "attributes") } else { ("attributes", "attributes_kept") };
+        assert_eq!((&document[with_it], &document[without]), (&oracle(&attributes), &Json::Null));
+        assert!(document["numbers"].as_object().is_none_or(|numbers| numbers.keys().all(|path| path == "n")));
+        assert_eq!(
+            document["opaque"].as_array().is_some_and(|paths| paths.contains(&json!(ANY))),
+            kept || document["opaque"][0] == ANY
+        );
+    }
 }
 
 #[test]

@@ -210,7 +210,7 @@ impl Writer {
         out.literal(ATTRIBUTES);
         notes.clear();
         attributes(out, pairs, keys, notes);
-        if notes.has_long && self.shape.keeps_long {
+        if notes.has_long_path || notes.has_long && self.shape.keeps_long {
             keep(out, start, ATTRIBUTES);
             notes.opaque(ANY.into());
         }
