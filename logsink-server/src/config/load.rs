@@ -350,8 +350,6 @@ mod tests {
                 ) => "1h",
                 (&"ingest.limits.bytes_per_second", _) => "64MiB",
                 (&"elasticsearch.field_names", _) => "ecs",
-                (&"kafka.assignment", _) => "range",
-                (&"kafka.oversize", _) => "truncate",
                 (&"elasticsearch.layout" | &"elasticsearch.retention.by", _) => "auto",
                 (&"kafka.assignment", _) => "range",
                 (&"kafka.oversize", _) => "truncate",
