@@ -101,6 +101,15 @@ impl Producer {
         &self.0.topic.options
     }
 
+    /// The client is without brokers, as if of itself.
+    #[cfg(test)]
+    pub(super) fn strand(&self) {
+        let mut current = self.0.current();
+        let mut config = current.config.clone();
+        config.set("bootstrap.servers", "127.0.0.1:1");
+        current.producer = config.create_with_context(Logged).expect("the properties are right");
+    }
+
     /// Waits until the topic is there.
     pub(super) async fn topic(&self) -> Result<(), QueueError> {
         self.0.topic.ready().await

@@ -136,8 +136,11 @@ impl KafkaReader {
 
     /// The client stops fetching, as if of itself.
     #[cfg(all(test, feature = "real-servers"))]
-    pub(super) fn stall(&self) {
+    pub(super) async fn stall(&self) {
         self.shared.state().stall = true;
+        while self.shared.state().stall {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     async fn fetch(&mut self, bytes_max: usize) -> Result<Fetched, QueueError> {

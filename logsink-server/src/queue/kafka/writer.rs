@@ -48,6 +48,11 @@ impl KafkaWriter {
         Ok(Self { producer, metrics, dead: OnceCell::new() })
     }
 
+    #[cfg(test)]
+    pub(super) fn strand(&self) {
+        self.producer.strand();
+    }
+
     async fn write(&self, batch: Batch) -> Result<(), QueueError> {
         self.producer.topic().await?;
         let limit = self.producer.limit();

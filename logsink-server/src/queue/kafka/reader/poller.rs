@@ -103,8 +103,9 @@ impl Poller {
                 self.begin_anew();
             }
             #[cfg(all(test, feature = "real-servers"))]
-            if std::mem::take(&mut self.shared.state().stall) {
+            if self.shared.state().stall {
                 self.with_assignment("stall", |partitions| self.consumer.pause(partitions));
+                self.shared.state().stall = false;
             }
             self.read()?;
             if committed.elapsed() >= COMMIT_EVERY * pauses {

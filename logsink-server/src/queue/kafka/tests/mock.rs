@@ -78,6 +78,36 @@ async fn a_producer_given_up_by_librdkafka_is_replaced() {
     timeout(DEADLINE, writer.append(batch(1))).await.unwrap().unwrap();
 }
 
+/// What librdkafka may do when the cluster has for a moment named no broker (librdkafka#5301).
+#[tokio::test]
+async fn a_producer_that_has_lost_all_brokers_is_replaced() {
+    let (cluster, mut options) = cluster();
+    options.properties.insert("message.timeout.ms".into(), "1000".into());
+    let metrics = Metrics::new();
+    let writer = KafkaWriter::connect(&options, Arc::clone(&metrics)).unwrap();
+    writer.append(batch(0)).await.unwrap();
+    writer.strand();
+    let started = Instant::now();
+    let mut index = 1;
+    while let Err(error) = writer.append(batch(index)).await {
+        assert!(matches!(&error, QueueError::Unavailable(_)), "{error:?}");
+        assert!(started.elapsed() < DEADLINE, "{error}");
+        index += 1;
+    }
+    until_shown(&metrics, &["logsink_queue_clients_replaced_total{reason=\"producer\"} 1"]).await;
+    // Brokers that are away for everyone are no reason.
+    cluster.broker_down(1).unwrap();
+    for _ in 0..6 {
+        assert!(writer.append(batch(index)).await.is_err());
+    }
+    cluster.broker_up(1).unwrap();
+    let started = Instant::now();
+    while let Err(error) = writer.append(batch(index)).await {
+        assert!(started.elapsed() < DEADLINE, "{error}");
+    }
+    until_shown(&metrics, &["logsink_queue_clients_replaced_total{reason=\"producer\"} 1"]).await;
+}
+
 #[tokio::test]
 async fn a_topic_that_cannot_be_written_is_not_ready() {
     let (cluster, options) = cluster();

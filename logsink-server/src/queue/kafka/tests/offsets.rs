@@ -36,22 +36,36 @@ async fn append(options: &KafkaOptions, sequences: std::ops::Range<u64>) {
     futures_util::future::try_join_all(sequences.map(|sequence| writer.append(batch(sequence)))).await.unwrap();
 }
 
-/// Where the group stands, of the partitions where it does.
+/// Sees where a group stands, without being in it.
+#[derive(Clone)]
+struct Onlooker(std::sync::Arc<BaseConsumer>, KafkaOptions);
+
+impl Onlooker {
+    fn new(options: &KafkaOptions, group: &str) -> Self {
+        let client = options.client(&[("group.id", group)]).create().unwrap();
+        Self(std::sync::Arc::new(client), options.clone())
+    }
+
+    /// The positions, of the partitions that have one.
+    async fn committed(&self) -> BTreeMap<i32, i64> {
+        let Self(client, options) = self.clone();
+        let ask = move || {
+            let mut list = TopicPartitionList::new();
+            (0..options.partitions).for_each(|partition| _ = list.add_partition(&options.topic, partition));
+            let committed = client.committed_offsets(list, DEADLINE).unwrap();
+            let elements = committed.elements();
+            let known = elements.iter().filter_map(|element| match element.offset() {
+                Offset::Offset(offset) => Some((element.partition(), offset)),
+                _ => None,
+            });
+            known.collect()
+        };
+        tokio::task::spawn_blocking(ask).await.unwrap()
+    }
+}
+
 async fn committed(options: &KafkaOptions, group: &str) -> BTreeMap<i32, i64> {
-    let (options, group) = (options.clone(), group.to_owned());
-    let ask = move || {
-        let client: BaseConsumer = options.client(&[("group.id", group.as_str())]).create().unwrap();
-        let mut list = TopicPartitionList::new();
-        (0..options.partitions).for_each(|partition| _ = list.add_partition(&options.topic, partition));
-        let committed = client.committed_offsets(list, DEADLINE).unwrap();
-        let elements = committed.elements();
-        let known = elements.iter().filter_map(|element| match element.offset() {
-            Offset::Offset(offset) => Some((element.partition(), offset)),
-            _ => None,
-        });
-        known.collect()
-    };
-    tokio::task::spawn_blocking(ask).await.unwrap()
+    Onlooker::new(options, group).committed().await
 }
 
 /// Reads until `done`, committing everything at once.
@@ -143,13 +157,14 @@ async fn a_topic_made_anew_is_read_from_its_beginning() {
         append(&options, 1_000..1_000 + after_it).await;
         let mut seen = BTreeSet::new();
         // Until the group's positions are those of the new topic, all of it.
+        let onlooker = Onlooker::new(&options, "group");
         loop {
             drain_until(&mut reader, |messages| {
                 seen.extend(sequences(messages).into_iter().filter(|sequence| *sequence >= 1_000));
                 true
             })
             .await;
-            let committed: i64 = committed(&options, "group").await.values().sum();
+            let committed: i64 = onlooker.committed().await.values().sum();
             if committed == after_it as i64 && seen.len() as u64 == after_it {
                 break;
             }
@@ -222,7 +237,7 @@ async fn a_member_with_a_name_comes_back_to_its_partitions_and_the_others_rest_o
 /// Members that come, go and die at random, and acknowledge in random order: what is committed is done with, all of it, always;
 /// and everything is done with at the end.
 async fn storm(assignment: Assignment, name: &str) {
-    const MESSAGES: u64 = 600;
+    const MESSAGES: u64 = 400;
     let options = quick(KafkaOptions { assignment, ..options(name) });
     append(&options, 0..MESSAGES).await;
     let mut random = fastrand::Rng::with_seed(7);
@@ -238,6 +253,7 @@ async fn storm(assignment: Assignment, name: &str) {
         watermark: Watermark::default(),
         under_way: Vec::new(),
     };
+    let onlooker = Onlooker::new(&options, "group");
     let mut members = vec![member(), member()];
     let started = Instant::now();
     let mut turn_at = started + Duration::from_secs(3);
@@ -267,7 +283,7 @@ async fn storm(assignment: Assignment, name: &str) {
             let positions: Vec<_> = member.watermark.positions().collect();
             member.reader.commit(&positions).unwrap();
         }
-        let committed = committed(&options, "group").await;
+        let committed = onlooker.committed().await;
         for (partition, offset) in &committed {
             let missing = (0..*offset).find(|offset| !done.get(partition).is_some_and(|done| done.contains(offset)));
             assert_eq!(missing, None, "partition {partition} is committed up to {offset}");
@@ -315,7 +331,7 @@ async fn a_partition_that_stands_still_is_noticed_and_the_client_is_replaced() {
     let mut reader = KafkaReader::connect(&options, "group", metrics.clone()).unwrap();
     assert_eq!(read(&mut reader, 20).await.len(), 20);
     reader.commit(&[crate::queue::Position { partition: 0, offset: 20 }]).unwrap();
-    reader.stall();
+    reader.stall().await;
     append(&options, 20..40).await;
     let mut seen = BTreeSet::new();
     drain_until(&mut reader, |messages| {
