@@ -39,6 +39,20 @@ impl Headers {
     pub fn appended_ns(&self) -> u64 {
         self.appended_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0).saturating_mul(1_000_000)
     }
+
+    /// Trace and span of the message, from another producer's `traceparent`: what its records have that name none themselves.
+    pub fn trace(&self) -> Option<(u128, u64)> {
+        let (_, text) = self.others.iter().find(|(key, _)| key.eq_ignore_ascii_case("traceparent"))?;
+        // `00-<trace>-<span>-<flags>`
+        let mut parts = std::str::from_utf8(text).ok()?.split('-').skip(1);
+        let (trace, span, _flags) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_hex = |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !is_hex(trace, 32) || !is_hex(span, 16) {
+            return None;
+        }
+        let ids = (u128::from_str_radix(trace, 16).ok()?, u64::from_str_radix(span, 16).ok()?);
+        (ids.0 != 0 && ids.1 != 0).then_some(ids)
+    }
 }
 
 /// What ingest appends: the bytes of one checked `ExportLogsServiceRequest`.

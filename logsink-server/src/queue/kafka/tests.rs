@@ -54,3 +54,22 @@ fn headers_come_back_with_those_of_others() {
         (0..10).fold(OwnedHeaders::new(), |many, _| many.insert(Header { key: "big", value: Some(&[0; 2_000]) }));
     assert_eq!(from_kafka(Some(&many)).others.len(), 4, "a bound on what is kept");
 }
+
+#[test]
+fn a_trace_is_read_from_another_producers_header() {
+    let trace = |value: &'static str| {
+        let others = vec![("Traceparent".into(), Bytes::from_static(value.as_bytes()))];
+        Headers { others, ..Headers::default() }.trace()
+    };
+    let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    assert_eq!(trace(good), Some((0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, 0xb7ad_6b71_6920_3331)));
+    for bad in [
+        "",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+        "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+        "00-+af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    ] {
+        assert_eq!(trace(bad), None, "{bad}");
+    }
+    assert_eq!(Headers::default().trace(), None);
+}

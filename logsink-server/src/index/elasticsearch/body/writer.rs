@@ -33,6 +33,8 @@ pub(super) struct Writer {
     id: Out,
     /// The index of the message's first record in the sender's batch.
     first: u32,
+    /// Trace and span of the message, for records without.
+    trace: Option<(u128, u64)>,
     /// Whether the ids are those of a sender that numbers its batches.
     is_numbered: bool,
     parts: Parts,
@@ -89,6 +91,7 @@ impl Writer {
             }
         };
         self.first = message.headers.first;
+        self.trace = message.headers.trace();
         self.id.clear();
         self.id.escaped(&id);
         self.parts.follow_message();
@@ -176,7 +179,7 @@ impl Writer {
             AnyView::Str(text) => json::field(out, b",\"message\":\"", text),
             body => json::field(out, b",\"message\":\"", &body.text()),
         }
-        ids(out, record, names);
+        ids(out, record, self.trace, names);
         fields(out, pairs, keys, names);
         self.attributes(out, record, pairs, keys, &mut pass.notes);
         self.rest(out, record);
@@ -239,20 +242,24 @@ impl Writer {
     }
 }
 
-/// The ids of trace and span, of which either may be missing.
+/// The ids of trace and span, of which either may be missing; those of the message `around` the record when it has neither.
 #[inline]
-fn ids(out: &mut Out, record: &RecordView<'_>, names: FieldNames) {
-    if let Some(id) = record.trace_id() {
-        let id = u128::from_be_bytes(id);
+fn ids(out: &mut Out, record: &RecordView<'_>, around: Option<(u128, u64)>, names: FieldNames) {
+    let own = (record.trace_id().map(u128::from_be_bytes), record.span_id().map(u64::from_be_bytes));
+    let (trace, span) = match (own, around) {
+        ((None, None), Some((trace, span))) => (Some(trace), Some(span)),
+        (own, _) => own,
+    };
+    if let Some(id) = trace {
         let mut hex = [b'"'; 34];
         hex[1..17].copy_from_slice(&text::hex((id >> 64) as u64));
         hex[17..33].copy_from_slice(&text::hex(id as u64));
         out.put(names.trace_id());
         out.literal(&hex);
     }
-    if let Some(id) = record.span_id() {
+    if let Some(id) = span {
         let mut hex = [b'"'; 18];
-        hex[1..17].copy_from_slice(&text::hex(u64::from_be_bytes(id)));
+        hex[1..17].copy_from_slice(&text::hex(id));
         out.put(names.span_id());
         out.literal(&hex);
     }

@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
-    error::{KafkaError, KafkaResult},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::BorrowedMessage,
 };
 use tokio::sync::oneshot;
@@ -35,6 +35,8 @@ const PAUSE_AFTER: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(50);
 /// How often positions are committed: a restart reads at most so much again, beside what was under way.
 const COMMIT_EVERY: Duration = Duration::from_millis(200);
+/// How long the last commit waits for a rebalance to end: a stop takes no longer than some ten seconds.
+const LAST_COMMIT: Duration = Duration::from_secs(6);
 
 /// What is kept of a message that is too large.
 const BEGINNING_BYTES: usize = 64 << 10;
@@ -110,10 +112,10 @@ impl Poller {
             self.read()?;
             if committed.elapsed() >= COMMIT_EVERY * pauses {
                 committed = Instant::now();
-                self.commit(CommitMode::Async)?;
+                self.commit()?;
             }
         }
-        let committed = self.commit(CommitMode::Sync);
+        let committed = self.commit_last();
         // Nobody else holds the client after that, and dropping it leaves the group.
         watch.end();
         drop(self.consumer);
@@ -296,20 +298,47 @@ impl Poller {
         }
     }
 
-    fn commit(&self, mode: CommitMode) -> Result<(), QueueError> {
-        let due = self.shared.state().due(matches!(mode, CommitMode::Sync));
+    /// What is not committed is read again.
+    fn commit(&self) -> Result<(), QueueError> {
+        let due = self.shared.state().due(false);
         if due.is_empty() {
             return Ok(());
         }
-        match self.consumer.commit(&positions(&self.shared.topic, &due)?, mode) {
-            Ok(()) => Ok(()),
-            // What is not committed is read again.
-            Err(error) if matches!(mode, CommitMode::Async) => {
-                tracing::warn!(%error, topic = self.shared.topic, "cannot commit the positions in Kafka");
-                self.shared.state().committed(false);
-                Ok(())
+        if let Err(error) = self.consumer.commit(&positions(&self.shared.topic, &due)?, CommitMode::Async) {
+            tracing::warn!(%error, topic = self.shared.topic, "cannot commit the positions in Kafka");
+            self.shared.state().committed(false);
+        }
+        Ok(())
+    }
+
+    /// Commits at the end, and waits for it. While the group hands partitions about it takes no commits: what is still ours
+    /// after that is committed, and what is not was revoked, with its positions.
+    fn commit_last(&mut self) -> Result<(), QueueError> {
+        use RDKafkaErrorCode::{IllegalGeneration, RebalanceInProgress, UnknownMemberId};
+        let started = Instant::now();
+        loop {
+            let due = self.shared.state().due(true);
+            if due.is_empty() {
+                return Ok(());
             }
-            Err(error) => Err(QueueError::Unavailable(format!("cannot commit the last positions in Kafka: {error}"))),
+            let error = match self.consumer.commit(&positions(&self.shared.topic, &due)?, CommitMode::Sync) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            match error.rdkafka_error_code() {
+                Some(IllegalGeneration | RebalanceInProgress | UnknownMemberId) if started.elapsed() < LAST_COMMIT => {
+                    // Serves the rebalance; what it reads is not acknowledged, so the next owner reads it.
+                    self.read()?;
+                }
+                Some(IllegalGeneration | RebalanceInProgress | UnknownMemberId) => {
+                    let topic = &self.shared.topic;
+                    tracing::warn!(%error, topic, "the last positions are not committed: the next reader reads a little again");
+                    return Ok(());
+                }
+                _ => {
+                    return Err(QueueError::Unavailable(format!("cannot commit the last positions in Kafka: {error}")));
+                }
+            }
         }
     }
 }
