@@ -8,7 +8,7 @@ mod data_stream {
     use tokio::sync::watch;
 
     use super::super::{
-        indices::{DAY_NS, SECOND_NS, batch, count, names, now_ns, request, roll_over},
+        indices::{DAY_NS, SECOND_NS, batch, count, get, names, now_ns, request, roll_over},
         options, server_with,
     };
 
@@ -43,7 +43,14 @@ mod data_stream {
         assert_eq!(second.index.write(&more).await.unwrap().stored, 2_577);
         assert_eq!(count(&stream).await, 2_577);
         assert_eq!(second.metrics.index_duplicates.get(), 2_570);
-        assert_eq!(names(&stream).await.len(), 4);
+        let mut indices = names(&stream).await;
+        indices.sort();
+        assert_eq!(indices.len(), 4);
+        // What is looked up in takes no writes any more, which a process killed since may have left under way.
+        for (index, closed) in indices.iter().zip([true, true, true, false]) {
+            let settings = get(&format!("/{index}/_settings?flat_settings=true")).await;
+            assert_eq!(settings[index]["settings"]["index.blocks.write"] == "true", closed, "{index}");
+        }
         assert_eq!(*second.buried.0.lock().unwrap(), []);
     }
 

@@ -13,6 +13,10 @@
 //! are looked up in the indices of that time and later; of two copies the younger is removed. Whoever removes one has seen
 //! the older, and everyone removes the younger, so one stays.
 //!
+//! A look-up means nothing while a write of before the rollover is still under way, be it that of a process that was killed since.
+//! So an index that was written to lately is closed to writes first (`index.blocks.write`): the cluster lets what is under
+//! way end, refuses what comes later, and only then answers. A data stream never writes there again.
+//!
 //! Bounds: a look-up goes through [`LOOKED_AT_MAX`] indices at most. A repeat that comes after more rollovers is stored again. A user
 //! without the right to search is told so once, and has no such protection.
 
@@ -22,13 +26,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use elasticsearch::http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::sleep};
 
 use super::{
     Elasticsearch, Failed,
@@ -43,14 +47,22 @@ const LOOKED_AT_MAX: usize = 31;
 /// By how much clocks (of senders, of Kafka's producers, of the cluster) may differ without harm. So long after a rollover
 /// everything is looked up.
 const CLOCKS_DIFFER_MS: i64 = 120_000;
-/// Older indices than this have been refreshed since they were written to: `refresh_interval` is a second.
-const REFRESHED_AFTER_MS: i64 = 600_000;
+/// Indices that were written to longer ago have been refreshed since, and no write to them is under way: a request takes a minute
+/// at most.
+const SETTLED_AFTER_MS: i64 = 600_000;
 /// Hits of one search: `index.max_result_window`.
 const HITS_MAX: usize = 10_000;
 /// Ids of one search.
 const IDS_MAX: usize = 2_000;
+/// Names of indices kept: a rollover makes one.
+const CLOSED_MAX: usize = 10_000;
+/// An index that another process is closing is closed to new writes at once; those under way have so long to end.
+const CLOSING_PAUSE: Duration = Duration::from_secs(1);
 /// Names in one request's first line, which has 4 KiB.
 const NAMES_PER_REQUEST: usize = 12;
+
+/// What the cluster says of a write to an index that is closed to writes.
+pub(super) const CLOSED: &str = "index write (api)";
 
 /// The number of a data stream's backing index; none when the name is not that of one of `stream`.
 /// `.ds-NAME-2026.11.26-000001` in Elasticsearch, `.ds-NAME-000001` in OpenSearch; with something in front when it was shrunk
@@ -81,7 +93,10 @@ type Generations = Arc<Vec<Generation>>;
 pub(super) struct Repeats {
     /// By stream, with when the question was asked. As many as there are streams.
     known: Mutex<BTreeMap<String, (Instant, Generations)>>,
+    /// Indices that this process has seen closed to writes; [`CLOSED_MAX`] at most.
+    closed: Mutex<BTreeSet<String>>,
     told: AtomicBool,
+    told_open: AtomicBool,
 }
 
 /// What was so before a write.
@@ -111,7 +126,9 @@ pub(super) async fn before(elasticsearch: &Elasticsearch, set_up: SetUp, body: &
     for (stream, (oldest_ms, items)) in wanted {
         let Some(generations) = before.generations.get(stream) else { continue };
         let older = older(generations, oldest_ms);
-        let Some(found) = repeats.find(elasticsearch, body, stream, older, &items).await else { continue };
+        let Some(found) = repeats.find(elasticsearch, body, (stream, generations), older, &items).await else {
+            continue;
+        };
         before.stored.extend(found.into_keys());
     }
     if !before.stored.is_empty() {
@@ -139,7 +156,7 @@ pub(super) async fn after(elasticsearch: &Elasticsearch, set_up: SetUp, body: &B
                 !before.stored.contains(item) && (generations.len() == 1 || stream_of(body, *item) == stream)
             })
             .collect();
-        let Some(found) = repeats.find(elasticsearch, body, stream, changed, &items).await else { continue };
+        let Some(found) = repeats.find(elasticsearch, body, (stream, now), changed, &items).await else { continue };
         let doubles: Vec<(String, String)> = found
             .into_values()
             .flat_map(|Copies { id, mut indices }| {
@@ -257,25 +274,28 @@ impl Repeats {
         )
     }
 
-    /// Which of these items are in which of these indices.
+    /// Which of these items are in which of these indices, which are some of `all` of the stream.
     async fn find(
         &self,
         elasticsearch: &Elasticsearch,
         body: &Body<'_>,
-        stream: &str,
+        (stream, all): (&str, &[Generation]),
         indices: &[Generation],
         items: &[usize],
     ) -> Option<BTreeMap<usize, Copies>> {
         if indices.is_empty() || items.is_empty() {
             return Some(BTreeMap::new());
         }
-        let newest_ms = indices.last().map_or(0, |index| index.created_ms);
-        let unrefreshed: Vec<&str> = indices
-            .iter()
-            .filter(|index| newest_ms - index.created_ms < REFRESHED_AFTER_MS || Some(*index) == indices.last())
-            .map(|index| index.name.as_str())
-            .collect();
-        for names in unrefreshed.chunks(NAMES_PER_REQUEST) {
+        let unsettled = unsettled(all, indices);
+        let written = all.last();
+        if elasticsearch.options.setup {
+            let current = all.last();
+            let over = unsettled.iter().filter(|index| Some(**index) != current);
+            let over: Vec<&str> = over.map(|index| index.name.as_str()).collect();
+            self.close_all(elasticsearch, &over).await;
+        }
+        let unsettled: Vec<&str> = unsettled.iter().map(|index| index.name.as_str()).collect();
+        for names in unsettled.chunks(NAMES_PER_REQUEST) {
             let mut backoff = Backoff::default();
             while let Err(failed) = refresh(elasticsearch, names).await {
                 self.again(elasticsearch, failed, &mut backoff).await?;
@@ -309,10 +329,20 @@ impl Repeats {
             let line =
                 |(index, id): &(String, String)| format!("{}\n", json!({"delete": {"_index": index, "_id": id}}));
             let lines: String = doubles.iter().map(line).collect();
-            let mut backoff = Backoff::default();
+            let (mut backoff, mut was_opened) = (Backoff::default(), false);
             removed += loop {
                 match delete(elasticsearch, lines.clone()).await {
                     Ok(removed) => break removed,
+                    // Another process, or this one, has closed it since.
+                    Err(Failed::Stop { .. }) if !was_opened => {
+                        was_opened = true;
+                        let names: BTreeSet<&str> = doubles.iter().map(|(index, _)| index.as_str()).collect();
+                        let names: Vec<&str> = names.into_iter().collect();
+                        for names in names.chunks(NAMES_PER_REQUEST) {
+                            // If this fails, so does the removal, which says why.
+                            let _ = open(elasticsearch, names).await;
+                        }
+                    }
                     Err(failed) => {
                         if self.again(elasticsearch, failed, &mut backoff).await.is_none() {
                             break 0;
@@ -322,6 +352,38 @@ impl Repeats {
             };
         }
         removed
+    }
+
+    /// Closes indices to writes, unless this process has seen to that.
+    async fn close_all(&self, elasticsearch: &Elasticsearch, names: &[&str]) {
+        let mut closed = self.closed.lock().await;
+        let names: Vec<&str> = names.iter().copied().filter(|name| !closed.contains(*name)).collect();
+        for names in names.chunks(NAMES_PER_REQUEST) {
+            self.close(elasticsearch, names).await;
+        }
+        // Asked for again, should it come to that.
+        if closed.len() > CLOSED_MAX {
+            closed.clear();
+        }
+        closed.extend(names.into_iter().map(str::to_owned));
+    }
+
+    /// Closes indices to writes. Without the right to do so there is only the chance that nothing is under way.
+    async fn close(&self, elasticsearch: &Elasticsearch, names: &[&str]) {
+        let mut backoff = Backoff::default();
+        while let Err(failed) = close(elasticsearch, names).await {
+            if !matches!(failed, Failed::Retry { .. }) {
+                if !self.told_open.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        reason = failed.message(),
+                        "cannot close an index to writes after a rollover: what was under way when a process was killed may be stored again"
+                    );
+                }
+                return;
+            }
+            // A retry is never refused.
+            self.again(elasticsearch, failed, &mut backoff).await;
+        }
     }
 
     /// Waits for the next attempt. None when the cluster has refused for good.
@@ -359,7 +421,8 @@ fn generations(stream: &str, found: &BTreeMap<String, Value>) -> Vec<Generation>
     let mut generations: Vec<Generation> = found
         .iter()
         .filter_map(|(name, about)| {
-            let created_ms = about["settings"]["index.creation_date"].as_str()?.parse().ok()?;
+            let settings = &about["settings"];
+            let created_ms = settings["index.creation_date"].as_str()?.parse().ok()?;
             Some(Generation { number: generation(name, stream)?, name: name.clone(), created_ms })
         })
         .collect();
@@ -367,6 +430,46 @@ fn generations(stream: &str, found: &BTreeMap<String, Value>) -> Vec<Generation>
     // What is not looked at is not kept.
     generations.drain(..generations.len().saturating_sub(LOOKED_AT_MAX + 1));
     generations
+}
+
+/// Those of `indices` that were written to a short while ago, or still are.
+fn unsettled<'g>(all: &[Generation], indices: &'g [Generation]) -> Vec<&'g Generation> {
+    let newest_ms = now_ms().max(all.last().map_or(0, |index| index.created_ms));
+    let end_ms = |index: &Generation| {
+        let next = all.iter().find(|next| next.number > index.number);
+        next.map_or(i64::MAX, |next| next.created_ms)
+    };
+    indices.iter().filter(|index| end_ms(index) > newest_ms - SETTLED_AFTER_MS).collect()
+}
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+async fn close(elasticsearch: &Elasticsearch, names: &[&str]) -> Result<(), Failed> {
+    let path = format!("/{}/_block/write", names.join(","));
+    let query = [("ignore_unavailable", "true")];
+    let answer = elasticsearch.call(Method::Put, &path, &query, None).await?;
+    // Gone: removed by retention.
+    if answer.status == 404 {
+        return Ok(());
+    }
+    let answer: Value = serde_json::from_slice(&answer.ok()?)
+        .map_err(|error| Failed::retry("garbage", format!("the answer to a block cannot be read: {error}")))?;
+    if answer["shards_acknowledged"] == false {
+        if answer["indices"].as_array().is_some_and(Vec::is_empty) {
+            sleep(CLOSING_PAUSE).await;
+            return Ok(());
+        }
+        return Err(Failed::retry("unavailable", "an index could not be closed to writes yet".into()));
+    }
+    Ok(())
+}
+
+async fn open(elasticsearch: &Elasticsearch, names: &[&str]) -> Result<(), Failed> {
+    let path = format!("/{}/_settings", names.join(","));
+    let settings = json!({"index.blocks.write": null}).to_string();
+    elasticsearch.call(Method::Put, &path, &[], Some(settings.into())).await?.ok().map(drop)
 }
 
 async fn refresh(elasticsearch: &Elasticsearch, names: &[&str]) -> Result<(), Failed> {
@@ -444,38 +547,4 @@ async fn delete(elasticsearch: &Elasticsearch, lines: String) -> Result<u64, Fai
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_numbers_of_backing_indices() {
-        for (name, number) in [
-            (".ds-logs-x-y-2026.11.26-000001", Some(1)),
-            (".ds-logs-x-y-000012", Some(12)),
-            (".ds-logs-x-y-2026.11.26-1000000", Some(1_000_000)),
-            ("shrink-ab1-.ds-logs-x-y-2026.11.26-000003", Some(3)),
-            ("partial-.ds-logs-x-y-000004", Some(4)),
-            (".ds-logs-x-y-z-2026.11.26-000001", None),
-            (".ds-logs-x-y-copy-000001", None),
-            (".ds-logs-x-y-00001", None),
-            (".ds-logs-x-y-", None),
-            ("logs-x-y", None),
-        ] {
-            assert_eq!(generation(name, "logs-x-y"), number, "{name}");
-        }
-    }
-
-    #[test]
-    fn only_indices_written_to_since_then_are_looked_at() {
-        let all: Vec<Generation> = (1..=60)
-            .map(|number| Generation { number, name: format!("i{number}"), created_ms: number as i64 * 100 })
-            .collect();
-        let numbers = |since_ms: i64| older(&all, since_ms).iter().map(|index| index.number).collect::<Vec<_>>();
-        assert!(numbers(6_000).is_empty());
-        assert_eq!(numbers(5_999), [59]);
-        assert_eq!(numbers(5_900), [59], "it ended at 6,000");
-        assert_eq!(numbers(5_899), [58, 59]);
-        assert_eq!(numbers(0).len(), LOOKED_AT_MAX);
-        assert!(older(&all[..1], 0).is_empty() && older(&[], 0).is_empty());
-    }
-}
+mod tests;

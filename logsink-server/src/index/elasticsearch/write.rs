@@ -146,6 +146,14 @@ impl Writing<'_> {
                 Failed::Stop { message }
             }
         };
+        // An index that was rolled over is closed to writes (see `repeats`): the next attempt goes to the new one. Should that be
+        // closed as well, a person has done so.
+        let failed = match failed {
+            Failed::Stop { message } if self.backoff.failures == 0 && message.contains(repeats::CLOSED) => {
+                Failed::retry("closed", message)
+            }
+            other => other,
+        };
         metrics.retried(if let Failed::Retry { reason, .. } = failed { reason } else { "stopped" });
         if self.backoff.failures >= QUIET_FAILURES || matches!(failed, Failed::Stop { .. }) {
             self.elasticsearch.trouble.failed(&failed, "cannot write to the index");
