@@ -37,12 +37,18 @@ mod data_stream {
         assert_eq!(count(&stream).await, 2_570);
         roll_over(&stream).await;
         roll_over(&stream).await;
-        // Another process, as after kill -9; and with new records among the old.
+        // Another process, as after kill -9; with new records among the old, and an old batch twice in one write.
         let second = server_with(options);
-        let more = [messages[0].clone(), batch(4, 7, "shop", now, now), messages[2].clone(), messages[1].clone()];
-        assert_eq!(second.index.write(&more).await.unwrap().stored, 2_577);
+        let more = [
+            messages[0].clone(),
+            messages[0].clone(),
+            batch(4, 7, "shop", now, now),
+            messages[2].clone(),
+            messages[1].clone(),
+        ];
+        assert_eq!(second.index.write(&more).await.unwrap().stored, 5_077);
         assert_eq!(count(&stream).await, 2_577);
-        assert_eq!(second.metrics.index_duplicates.get(), 2_570);
+        assert_eq!(second.metrics.index_duplicates.get(), 5_070);
         let mut indices = names(&stream).await;
         indices.sort();
         assert_eq!(indices.len(), 4);

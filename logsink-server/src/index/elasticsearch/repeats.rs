@@ -129,7 +129,7 @@ pub(super) async fn before(elasticsearch: &Elasticsearch, set_up: SetUp, body: &
         let Some(found) = repeats.find(elasticsearch, body, (stream, generations), older, &items).await else {
             continue;
         };
-        before.stored.extend(found.into_keys());
+        before.stored.extend(found.into_iter().flat_map(|copies| copies.items));
     }
     if !before.stored.is_empty() {
         tracing::debug!(records = before.stored.len(), "found records of a batch that was stored before a rollover");
@@ -158,8 +158,8 @@ pub(super) async fn after(elasticsearch: &Elasticsearch, set_up: SetUp, body: &B
             .collect();
         let Some(found) = repeats.find(elasticsearch, body, (stream, now), changed, &items).await else { continue };
         let doubles: Vec<(String, String)> = found
-            .into_values()
-            .flat_map(|Copies { id, mut indices }| {
+            .into_iter()
+            .flat_map(|Copies { id, mut indices, .. }| {
                 indices.sort_by_key(|name| generation(name, stream));
                 indices.into_iter().skip(1).map(move |index| (index, id.clone()))
             })
@@ -233,9 +233,11 @@ fn stream_of<'b>(body: &'b Body<'_>, item: usize) -> &'b str {
     action(body, item).map_or("", |create| create.index)
 }
 
-/// Where an item is.
+/// Where an id is.
 struct Copies {
     id: String,
+    /// All items that have it: a batch may be in the body twice.
+    items: Vec<usize>,
     indices: Vec<String>,
 }
 
@@ -282,12 +284,11 @@ impl Repeats {
         (stream, all): (&str, &[Generation]),
         indices: &[Generation],
         items: &[usize],
-    ) -> Option<BTreeMap<usize, Copies>> {
+    ) -> Option<Vec<Copies>> {
         if indices.is_empty() || items.is_empty() {
-            return Some(BTreeMap::new());
+            return Some(Vec::new());
         }
         let unsettled = unsettled(all, indices);
-        let written = all.last();
         if elasticsearch.options.setup {
             let current = all.last();
             let over = unsettled.iter().filter(|index| Some(**index) != current);
@@ -303,10 +304,14 @@ impl Repeats {
         }
         elasticsearch.metrics.index_looked_up.inc_by(items.len() as u64);
         let names: Vec<&str> = indices.iter().map(|index| index.name.as_str()).collect();
-        let mut found = BTreeMap::<usize, Copies>::new();
+        let mut all_found = Vec::new();
         for items in items.chunks(IDS_MAX.min(HITS_MAX / names.len()).max(1)) {
-            let ids: BTreeMap<String, usize> =
-                items.iter().filter_map(|item| Some((action(body, *item)?.id, *item))).collect();
+            let mut ids = BTreeMap::<String, Vec<usize>>::new();
+            for item in items {
+                if let Some(action) = action(body, *item) {
+                    ids.entry(action.id).or_default().push(*item);
+                }
+            }
             let query = look_up(&names, &ids);
             let mut backoff = Backoff::default();
             let hits = loop {
@@ -315,12 +320,16 @@ impl Repeats {
                     Err(failed) => self.again(elasticsearch, failed, &mut backoff).await?,
                 }
             };
+            let mut found = BTreeMap::<String, Vec<String>>::new();
             for Hit { id, index } in hits {
-                let Some(item) = ids.get(&id) else { continue };
-                found.entry(*item).or_insert_with(|| Copies { id, indices: Vec::new() }).indices.push(index);
+                found.entry(id).or_default().push(index);
             }
+            all_found.extend(found.into_iter().filter_map(|(id, indices)| {
+                let items = ids.remove(&id)?;
+                Some(Copies { id, items, indices })
+            }));
         }
-        Some(found)
+        Some(all_found)
     }
 
     async fn remove(&self, elasticsearch: &Elasticsearch, doubles: &[(String, String)]) -> u64 {
@@ -488,7 +497,7 @@ struct Hit {
 }
 
 /// A search for these ids in these indices.
-fn look_up(indices: &[&str], ids: &BTreeMap<String, usize>) -> String {
+fn look_up(indices: &[&str], ids: &BTreeMap<String, Vec<usize>>) -> String {
     let ids: Vec<&String> = ids.keys().collect();
     let filter = json!([{"ids": {"values": ids}}, {"terms": {"_index": indices}}]);
     json!({

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 use super::{super::ElasticsearchOptions, *};
 use crate::{
     index::{IndexReader, IndexWriter},
-    metrics::Metrics,
+    metrics::{Metrics, Reason},
     queue::{BoxFuture, DeadLetters, Headers, Position, QueueError},
 };
 
@@ -185,6 +185,16 @@ async fn a_missing_permission_stops_the_line_until_it_is_given() {
     assert_eq!((written.stored, story.requests().len()), (1, 2));
     assert_eq!(story.elasticsearch.trouble.message(), None);
     assert!(story.buried.0.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_index_that_was_rolled_over_and_closed_meanwhile_stops_nothing() {
+    let closed = r#"{"create":{"status":403,"error":{"type":"cluster_block_exception","reason":"index [.ds-x-000001] blocked by: [FORBIDDEN/8/index write (api)];"}}}"#;
+    let story = story([(200, items(&[closed, created()]))]).await;
+    let written = story.write(&[message(2)]).await;
+    assert_eq!(written.stored, 2);
+    let retries = |reason| story.elasticsearch.metrics.index_retries.get_or_create(&Reason { reason }).get();
+    assert_eq!((retries("closed"), retries("stopped")), (1, 0));
 }
 
 #[tokio::test]
