@@ -77,15 +77,15 @@ pub(crate) const CASES: &[Case] = &[
         "**logsink**, a long backlog, sink away at first",
         Drain { is_backlog: true, is_down: true, ..DRAIN },
     ),
-    peer("collector-drain", "Collector, queue in memory", Program::CollectorQueue, Work::Drain(DRAIN)),
-    peer("collector-drain-direct", "Collector, no queue, commits after", Program::CollectorDirect, Work::Drain(DRAIN)),
+    peer("collector-drain", "Collector 0.120, gathers in memory", Program::CollectorQueue, Work::Drain(DRAIN)),
+    peer("collector-drain-direct", "Collector 0.120, commits after", Program::CollectorDirect, Work::Drain(DRAIN)),
     peer(
         "collector-drain-direct-20ms",
-        "Collector, no queue, a bulk takes 20 ms",
+        "Collector 0.120, commits after, a bulk takes 20 ms",
         Program::CollectorDirect,
         Work::Drain(Drain { delay_ms: 20, ..DRAIN }),
     ),
-    peer("rsyslog-drain", "rsyslog, JSON lines, never parsed", Program::Rsyslog, Work::Drain(DRAIN)),
+    peer("rsyslog-drain", "rsyslog 8.2302, JSON lines, never parsed", Program::Rsyslog, Work::Drain(DRAIN)),
     Case {
         name: "elasticsearch",
         label: "**logsink**, into Elasticsearch",
@@ -100,7 +100,7 @@ pub(crate) const CASES: &[Case] = &[
     ingest("ingest-tls", "**logsink**, 100 a request, TLS", Ingest { has_tls: true, ..INGEST }),
     ingest("ingest-zstd", "**logsink**, 100 a request, zstd", Ingest { encoding: "zstd", ..INGEST }),
     ingest("ingest-gzip", "**logsink**, 100 a request, gzip", Ingest { encoding: "gzip", ..INGEST }),
-    peer("collector-ingest", "Collector, 100 a request", Program::CollectorDirect, Work::Ingest(INGEST)),
+    peer("collector-ingest", "Collector 0.165, 100 a request", Program::Collector, Work::Ingest(INGEST)),
 ];
 
 impl Case {

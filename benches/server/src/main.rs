@@ -18,7 +18,6 @@ mod http;
 mod ingest;
 mod limits;
 mod load;
-#[path = "../../payload.rs"]
 mod payload;
 mod plan;
 mod plot;

@@ -18,9 +18,11 @@ use crate::{
 pub(crate) enum Program {
     /// `logsink-server`.
     Server,
-    /// The OpenTelemetry Collector with its sending queue in memory: what is in it is lost in a crash.
+    /// The OpenTelemetry Collector from gRPC to Kafka, without a queue of its own.
+    Collector,
+    /// The OpenTelemetry Collector from Kafka to bulks that it gathers in memory: what it has gathered is lost in a crash.
     CollectorQueue,
-    /// The OpenTelemetry Collector without a queue: at least once.
+    /// The same without gathering: a message is marked when its bulk is answered.
     CollectorDirect,
     /// Debian's rsyslog.
     Rsyslog,
@@ -62,7 +64,8 @@ impl Program {
     fn path(self, plan: &Plan) -> PathBuf {
         match self {
             Self::Server => plan.server.clone(),
-            Self::CollectorQueue | Self::CollectorDirect => plan.stack_home.join("collector/otelcol"),
+            Self::Collector => plan.stack_home.join("collector/otelcol"),
+            Self::CollectorQueue | Self::CollectorDirect => plan.stack_home.join("collector-drain/otelcol"),
             Self::Rsyslog => plan.stack_home.join("rsyslog/usr/sbin/rsyslogd"),
         }
     }
@@ -90,7 +93,9 @@ impl Program {
                 );
                 self.server(plan, &text)
             }
-            Self::CollectorQueue | Self::CollectorDirect => self.collector(plan, &self.collector_drain(plan, route)),
+            Self::Collector | Self::CollectorQueue | Self::CollectorDirect => {
+                self.collector(plan, &self.collector_drain(plan, route))
+            }
             Self::Rsyslog => self.rsyslog(plan, route),
         }
     }
@@ -137,25 +142,20 @@ impl Program {
         Ok(command)
     }
 
+    /// Receiver 0.119 and exporter 0.120, whose settings these are.
     fn collector_drain(self, plan: &Plan, route: &Route<'_>) -> String {
         let Route { topic, group, sink, index } = route;
-        // Without the queue a message is marked when it has been exported.
-        let (marking, queue) = match self {
-            Self::CollectorQueue => (
-                "autocommit: {enable: true, interval: 1s}",
-                "sending_queue: {enabled: true, num_consumers: 4, queue_size: 50000, sizer: items, block_on_overflow: true, \
-                 batch: {flush_timeout: 50ms, min_size: 5000, max_size: 5000, sizer: items}}",
-            ),
-            _ => (
-                "autocommit: {enable: true, interval: 1s}\n    message_marking: {after: true, on_error: false}",
-                "sending_queue: {enabled: false}",
-            ),
+        let (marking, gathering) = match self {
+            // With any word about its batcher the exporter answers when the bulk is answered.
+            Self::CollectorDirect => ("{after: true, on_error: false}", "batcher: {enabled: false}"),
+            _ => ("{after: false}", "flush: {bytes: 5000000, interval: 1s}"),
         };
         format!(
-            "receivers:\n  kafka:\n    brokers: [{:?}]\n    group_id: {group}\n    initial_offset: earliest\n    \
-             logs: {{topics: [{topic}], encoding: otlp_proto}}\n    max_fetch_size: 16777216\n    {marking}\n\
+            "receivers:\n  kafka:\n    brokers: [{:?}]\n    protocol_version: 3.0.0\n    topic: {topic}\n    encoding: otlp_proto\n    \
+             group_id: {group}\n    initial_offset: earliest\n    default_fetch_size: 8388608\n    \
+             autocommit: {{enable: true, interval: 1s}}\n    message_marking: {marking}\n\
              exporters:\n  elasticsearch:\n    endpoints: [{sink:?}]\n    logs_index: {index}\n    compression: none\n    \
-             mapping: {{mode: otel}}\n    retry: {{enabled: true}}\n    {queue}\n\
+             mapping: {{mode: otel}}\n    num_workers: 4\n    {gathering}\n\
              service:\n  telemetry: {{metrics: {{level: none}}, logs: {{level: warn}}}}\n  pipelines:\n    \
              logs: {{receivers: [kafka], exporters: [elasticsearch]}}\n",
             plan.brokers

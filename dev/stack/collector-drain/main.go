@@ -1,3 +1,5 @@
+// Program otelcol is an OpenTelemetry Collector from Kafka to Elasticsearch, for the benches. Its two components are the
+// newest pair that the module proxy and the checksum database both know: receiver 0.119, exporter 0.120.
 package main
 
 import (

@@ -1,5 +1,5 @@
 //! What a service emits: records of about 533 bytes as OTLP from a resource of 7 attributes, each with 10 attributes, ids and
-//! a body of 60 to 200 bytes. The same bytes in every run. Benches take this file in by its path.
+//! a body of 60 to 200 bytes. The same bytes in every run.
 
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
