@@ -65,10 +65,14 @@ fn readiness_names_what_is_the_matter() {
     let dir = tempfile::tempdir().unwrap();
     let space = Space::new("names");
     let server = Server::cluster(dir.path(), "all", &["ingest", "drain", "query"], &space);
-    let ready: serde_json::Value = serde_json::from_str(&http::get(&server.http_url("/readyz")).unwrap().body).unwrap();
-    for (step, dependency) in [("queue", "Kafka"), ("index", "Elasticsearch"), ("rules", "etcd")] {
-        assert_eq!(ready["checks"][step]["dependency"], dependency, "{ready}");
-        assert_eq!(ready["checks"][step]["ready"], true, "{ready}");
+    let drain = Server::cluster(dir.path(), "drain", &["drain"], &space);
+    for server in [&server, &drain] {
+        let ready = http::get(&server.http_url("/readyz")).unwrap().body;
+        let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+        for (step, dependency) in [("queue", "Kafka"), ("index", "Elasticsearch"), ("rules", "etcd")] {
+            assert_eq!(ready["checks"][step]["dependency"], dependency, "{ready}");
+            assert_eq!(ready["checks"][step]["ready"], true, "{ready}");
+        }
     }
     let shown = http::get(&server.http_url("/metrics")).unwrap().body;
     assert!(shown.contains("logsink_drain_pending_bytes_max"), "{shown}");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use logsink_tests::{App, Server, unique};
+use logsink_tests::{App, Server, unique, until};
 
 use crate::numbers;
 
@@ -23,8 +23,15 @@ fn a_flood_is_held_to_its_rate_and_a_small_service_does_not_notice() {
     flooding.emit("flood", FLOOD, 100_000);
     calm.emit("small", SMALL, 200);
 
-    // The small one is through while the flood still waits.
+    let all_out = |app: &mut App, count| {
+        until("all is emitted", Duration::from_secs(60), || match app.emitted() {
+            now if now == count => Ok(()),
+            now => Err(format!("{now} events")),
+        });
+    };
+    all_out(&mut calm, SMALL);
     calm.flush(Duration::from_secs(60));
+    all_out(&mut flooding, FLOOD);
     let limited = format!("logsink_ingest_service_refused_total{{service=\"{flood}\"}}");
     let taken = format!("logsink_ingest_service_records_total{{service=\"{flood}\"}}");
     flooding.flush(Duration::from_secs(120));

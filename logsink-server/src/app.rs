@@ -40,7 +40,7 @@ use crate::{
     index::{IndexReader, IndexWriter, elasticsearch::Retention},
     ingest::{self, Ingest},
     metrics::Metrics,
-    queue::{QueueReader, QueueWriter, kafka::KafkaOptions},
+    queue::{DeadLetters, QueueReader, QueueWriter, kafka::KafkaOptions},
     sift::Sift,
     ui,
 };
@@ -57,6 +57,8 @@ struct Steps {
     drain: Option<DrainParts>,
     /// index → query; without the role query it is only asked how it is
     index: Option<Arc<dyn IndexReader>>,
+    /// What the drain puts aside, beside the queue: by it readiness knows how the queue is where nothing is written to it.
+    dead: Option<Arc<dyn DeadLetters>>,
     /// What removes old events from an index that does not do so by itself.
     retention: Option<Retention>,
 }
@@ -180,6 +182,12 @@ impl App {
                 drain_options(config),
             )
         });
+        if let Some(dead) = steps.dead.filter(|_| steps.queue_writer.is_none()) {
+            health.add("queue", names.queue, move || {
+                let dead = dead.clone();
+                async move { dead.ready().await.map(|()| Vec::new()).map_err(|error| error.to_string()) }
+            });
+        }
         // ingest → queue
         let ingest = steps.queue_writer.map(|writer| {
             let writer = Arc::new(WatchedQueue::new(writer));

@@ -159,4 +159,8 @@ pub trait DeadLetters: Send + Sync + 'static {
         reason: &str,
         bytes: &[u8],
     ) -> BoxFuture<'_, Result<(), QueueError>>;
+    /// Whether one could be kept, as far as can be told; where they are kept beside the queue, that says how the queue is.
+    fn ready(&self) -> BoxFuture<'_, Result<(), QueueError>> {
+        Box::pin(async { Ok(()) })
+    }
 }

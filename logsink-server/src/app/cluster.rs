@@ -21,7 +21,7 @@ const MESSAGE_OVERHEAD_BYTES: usize = 1 << 20;
 pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, Error> {
     let kafka = config.kafka.as_ref().map(|kafka| (kafka_options(kafka, config), kafka.group.as_str()));
     let drain = kafka.as_ref().filter(|_| config.has(Role::Drain));
-    let mut steps = Steps { queue_writer: None, drain: None, index: None, retention: None };
+    let mut steps = Steps { queue_writer: None, drain: None, index: None, retention: None, dead: None };
 
     // index, for searches and for the drain
     if let Some(elastic) = config.elasticsearch.as_ref().filter(|_| drain.is_some() || config.has(Role::Query)) {
@@ -41,6 +41,7 @@ pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, 
             steps.retention = Some(Retention::new(index.clone(), etcd));
             let reader = read_as(config, Box::new(reader), &dead, metrics);
             steps.drain = Some(DrainParts { reader, writer: index });
+            steps.dead = Some(dead);
         }
     }
     // ingest → queue

@@ -42,6 +42,7 @@ pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, 
         drain: Some(DrainParts { reader: Box::new(reader), writer: index.clone() }),
         index: Some(index),
         retention: None,
+        dead: None,
     })
 }
 

@@ -106,6 +106,10 @@ impl KafkaDeadLetters {
 }
 
 impl DeadLetters for KafkaDeadLetters {
+    fn ready(&self) -> BoxFuture<'_, Result<(), QueueError>> {
+        Box::pin(self.producer.ready())
+    }
+
     fn put(
         &self,
         message: &Message,
