@@ -88,7 +88,13 @@ fn poison_is_put_aside_and_the_partition_goes_on() {
     assert_eq!(letters(&["list", "--from", "-1h", "--source", &format!("{}/0/1", space.topic)]).lines().count(), 1 + 1);
 
     let page = letters(&["show", "0/0"]);
-    for part in ["not an OTLP request", "text      {\"message\": \"this is no OTLP\"}", "7b 22 6d 65", &space.topic, load::TRACEPARENT] {
+    for part in [
+        "not an OTLP request",
+        "text      {\"message\": \"this is no OTLP\"}",
+        "7b 22 6d 65",
+        &space.topic,
+        load::TRACEPARENT,
+    ] {
         assert!(page.contains(part), "{part} in:\n{page}");
     }
     // Sent again it is refused again, once more with its reason.

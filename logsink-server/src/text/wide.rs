@@ -151,7 +151,8 @@ mod words {
         pub(in super::super) fn marks(self) -> u32 {
             let bits = |word: u64| {
                 // Exact for each byte: no borrow goes from one to the next, because the highest bit is set before.
-                let below = |word: u64, bound: u8| !((word | HIGH).wrapping_sub(ONES * u64::from(bound))) & !word & HIGH;
+                let below =
+                    |word: u64, bound: u8| !((word | HIGH).wrapping_sub(ONES * u64::from(bound))) & !word & HIGH;
                 let zero = |word: u64| below(word, 1);
                 let marked = below(word, 0x20) | zero(word ^ ONES * b'"' as u64) | zero(word ^ ONES * b'\\' as u64);
                 // The eight highest bits, brought together.
@@ -201,7 +202,10 @@ mod tests {
         for shift in 0..64 {
             for number in [u64::MAX, 0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210].map(|number| number >> shift) {
                 let expected = format!("{number:016x}");
-                assert_eq!((&sse2::hex(number)[..], &words::hex(number)[..]), (expected.as_bytes(), expected.as_bytes()));
+                assert_eq!(
+                    (&sse2::hex(number)[..], &words::hex(number)[..]),
+                    (expected.as_bytes(), expected.as_bytes())
+                );
             }
         }
     }

@@ -176,9 +176,7 @@ fn leaf(expr: &Expr, side: Side) -> Dsl {
         Expr::Keyword(keyword) if keyword.words.is_empty() => Dsl::All,
         Expr::Keyword(keyword) => phrase(&keyword.text),
         Expr::Exists(field) => match field {
-            Field::Service | Field::Target => {
-                Dsl::any(keywords(field).iter().map(|name| Dsl::term(name, ""))).not()
-            }
+            Field::Service | Field::Target => Dsl::any(keywords(field).iter().map(|name| Dsl::term(name, ""))).not(),
             Field::Message => side.unknown(),
             Field::TraceId => Dsl::exists("trace_id"),
             Field::SpanId => Dsl::exists("span_id"),
@@ -292,14 +290,7 @@ fn exists(path: &str, side: Side) -> Dsl {
 }
 
 /// An attribute of the record hides one of the resource. `number` is of the one that is seen.
-fn found(
-    path: &str,
-    of_record: Dsl,
-    of_resource: Dsl,
-    number: Dsl,
-    field: Option<(&Known, Dsl)>,
-    side: Side,
-) -> Dsl {
+fn found(path: &str, of_record: Dsl, of_resource: Dsl, number: Dsl, field: Option<(&Known, Dsl)>, side: Side) -> Dsl {
     let known = field.as_ref().map(|(known, _)| *known);
     let (of_record, of_resource) = match field {
         Some((Known { owner: Owner::Record, .. }, of_field)) => (Dsl::any([of_record, of_field]), of_resource),

@@ -53,7 +53,8 @@ pub(super) fn to_otlp(line: &[u8], fields: &JsonFields, headers: &[(String, Byte
     if trace_id.is_none() {
         // The line's own before the message's header.
         let own = find.one(&fields.traceparent, |_, value| context(&text_of(value)?));
-        let header = || headers.iter().find(|(key, _)| key == TRACEPARENT).and_then(|(_, value)| context(readable(value)?));
+        let header =
+            || headers.iter().find(|(key, _)| key == TRACEPARENT).and_then(|(_, value)| context(readable(value)?));
         if let Some((trace, span)) = own.or_else(header) {
             (trace_id, span_id) = (Some(trace), span_id.or(Some(span)));
         }
@@ -62,7 +63,8 @@ pub(super) fn to_otlp(line: &[u8], fields: &JsonFields, headers: &[(String, Byte
     let mut flatten = Flatten { budget: GROWTH_FREE + GROWTH_MAX * text.len(), attributes: Vec::new() };
     flatten.members(members, "");
     let header = |(key, value): &(String, Bytes)| {
-        let value = readable(value).map_or_else(|| Value::BytesValue(value.to_vec()), |text| Value::StringValue(text.into()));
+        let value =
+            readable(value).map_or_else(|| Value::BytesValue(value.to_vec()), |text| Value::StringValue(text.into()));
         pair(format!("{HEADER_PREFIX}{key}"), value)
     };
     flatten.attributes.extend(headers.iter().map(header));
@@ -189,9 +191,9 @@ fn any(value: Json, depth: u32) -> AnyValue {
         return AnyValue { value: Some(Value::StringValue(written(&value))) };
     }
     let value = match value {
-        Json::Array(values) => {
-            Some(Value::ArrayValue(ArrayValue { values: values.into_iter().map(|value| any(value, depth + 1)).collect() }))
-        }
+        Json::Array(values) => Some(Value::ArrayValue(ArrayValue {
+            values: values.into_iter().map(|value| any(value, depth + 1)).collect(),
+        })),
         Json::Object(members) => Some(Value::KvlistValue(KeyValueList {
             values: members.into_iter().map(|(key, value)| pair_of(key, value, depth + 1)).collect(),
         })),
@@ -211,9 +213,8 @@ fn written(value: &Json) -> String {
         Json::Text(text) => serde_json::Value::from(text.as_str()).to_string(),
         Json::Array(values) => format!("[{}]", values.iter().map(written).collect::<Vec<_>>().join(",")),
         Json::Object(members) => {
-            let member = |(key, value): &(String, Json)| {
-                format!("{}:{}", serde_json::Value::from(key.as_str()), written(value))
-            };
+            let member =
+                |(key, value): &(String, Json)| format!("{}:{}", serde_json::Value::from(key.as_str()), written(value));
             format!("{{{}}}", members.iter().map(member).collect::<Vec<_>>().join(","))
         }
     }

@@ -144,7 +144,9 @@ fn fluent_bits_kubernetes_record() {
 
 #[test]
 fn what_a_name_takes_and_cannot_be_read_stays_an_attribute() {
-    let found = found(r#"{"time":"Nov 26 14:13:02","level":"loud","trace_id":"abc","message":{"a":1},"n":18446744073709551615,"x":1.5,"x":"again"}"#);
+    let found = found(
+        r#"{"time":"Nov 26 14:13:02","level":"loud","trace_id":"abc","message":{"a":1},"n":18446744073709551615,"x":1.5,"x":"again"}"#,
+    );
     assert_eq!((found.record.time_unix_nano, found.record.severity_number, found.record.body), (0, 0, None));
     assert_eq!(
         found.attributes,
@@ -230,7 +232,13 @@ struct Letters {
 }
 
 impl DeadLetters for Letters {
-    fn put(&self, message: &Message, _: Option<u32>, reason: &str, bytes: &[u8]) -> BoxFuture<'_, Result<(), QueueError>> {
+    fn put(
+        &self,
+        message: &Message,
+        _: Option<u32>,
+        reason: &str,
+        bytes: &[u8],
+    ) -> BoxFuture<'_, Result<(), QueueError>> {
         let letter = (message.position.offset, reason.to_owned(), bytes.to_vec());
         Box::pin(async move {
             sleep(Duration::from_millis(5)).await;
@@ -252,7 +260,12 @@ async fn a_bad_line_is_a_dead_letter_once_and_the_others_go_on() {
         headers: Headers::default(),
         dropped: Vec::new(),
     };
-    let batch = vec![message(7, r#"{"message":"a"}"#), message(8, "garbage"), message(9, r#"{"message":"b"}"#), message(10, "[]")];
+    let batch = vec![
+        message(7, r#"{"message":"a"}"#),
+        message(8, "garbage"),
+        message(9, r#"{"message":"b"}"#),
+        message(10, "[]"),
+    ];
     let letters = Arc::new(Letters { failures: AtomicU32::new(3), ..Letters::default() });
     let metrics = Metrics::new();
     let mut reader =
@@ -265,7 +278,8 @@ async fn a_bad_line_is_a_dead_letter_once_and_the_others_go_on() {
         }
     };
     let Fetched::Messages(messages) = fetched else { panic!("{fetched:?}") };
-    let records = |message: &Message| crate::otlp::check(&message.payload, &crate::otlp::Limits::default()).unwrap().records;
+    let records =
+        |message: &Message| crate::otlp::check(&message.payload, &crate::otlp::Limits::default()).unwrap().records;
     let seen: Vec<_> = messages.iter().map(|message| (message.position.offset, records(message))).collect();
     assert_eq!(seen, [(7, 1), (8, 0), (9, 1), (10, 0)]);
     let kept = letters.kept.lock().unwrap().clone();

@@ -21,12 +21,15 @@ pub(super) fn nanoseconds(value: &Json) -> Option<u64> {
 }
 
 fn of_text(text: &str) -> Option<u64> {
-    if text.starts_with(|first: char| first.is_ascii_digit()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.')) {
+    if text.starts_with(|first: char| first.is_ascii_digit())
+        && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.'))
+    {
         return of_decimal(text);
     }
     // `2026-11-26T14:13:02.5Z`, with any offset, `T` or a blank between; without an offset it is UTC.
     let time = text.parse::<Timestamp>().ok();
-    let time = time.or_else(|| text.parse::<DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|at| at.timestamp()));
+    let time =
+        time.or_else(|| text.parse::<DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|at| at.timestamp()));
     u64::try_from(time?.as_nanosecond()).ok()
 }
 
@@ -42,7 +45,10 @@ fn of_decimal(text: &str) -> Option<u64> {
     while number as f64 >= limit && places > 0 {
         (places, limit) = (places - 3, limit * 1e3);
     }
-    let mut below = fraction.as_bytes().get(..places.min(fraction.len())).map(|digits| String::from_utf8_lossy(digits).into_owned())?;
+    let mut below = fraction
+        .as_bytes()
+        .get(..places.min(fraction.len()))
+        .map(|digits| String::from_utf8_lossy(digits).into_owned())?;
     while below.len() < places {
         below.push('0');
     }
@@ -78,7 +84,8 @@ mod tests {
 
     #[test]
     fn no_time_is_none() {
-        for text in ["", "Nov 26 14:13:02", "yesterday", "2026-13-01T00:00:00Z", "-5", "1.2.3", "1969-12-31T23:59:59Z"] {
+        for text in ["", "Nov 26 14:13:02", "yesterday", "2026-13-01T00:00:00Z", "-5", "1.2.3", "1969-12-31T23:59:59Z"]
+        {
             assert_eq!(nanoseconds(&Json::Text(text.into())), None, "{text}");
         }
         assert_eq!(nanoseconds(&Json::Int(-1)), None);

@@ -3,10 +3,7 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use super::{
-    super::{
-        fields::FieldNames,
-        json, number,
-    },
+    super::{fields::FieldNames, json, number},
     ANY, TERM_CHARS_MAX,
     keys::{FEW, Keys},
 };
