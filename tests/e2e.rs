@@ -12,6 +12,9 @@ mod cluster;
 /// Messages that no index takes, and what a person does with them.
 mod poison;
 
+/// A drain that is told to stop while requests to the index are under way.
+mod shutdown;
+
 /// Rules that change in running processes.
 mod rules;
 
@@ -44,3 +47,7 @@ mod tls;
 
 /// The oracle.
 mod numbers;
+
+/// Faults between the server and Elasticsearch.
+#[path = "../logsink-server/tests/bulk/proxy.rs"]
+mod proxy;

@@ -33,7 +33,7 @@ use self::{
 };
 use crate::{
     api::{self, health::Health, search::Search},
-    config::{Config, Mode, Role},
+    config::{Config, Mode, Role, units::Bytes},
     control::{self, Control},
     drain::{Drain, DrainOptions},
     error::Error,
@@ -308,9 +308,8 @@ fn ingest_options(config: &Config) -> ingest::Options {
 fn drain_options(config: &Config) -> DrainOptions {
     let defaults = DrainOptions::default();
     DrainOptions {
-        // In a cluster the other half is for the requests made of it.
         pending_bytes_max: match config.mode() {
-            Mode::Cluster => config.drain.pending_bytes_max.as_usize() / 2,
+            Mode::Cluster => Bytes(config.drain.read_bytes_max()).as_usize(),
             Mode::Standalone => config.drain.pending_bytes_max.as_usize(),
         },
         writes_max: config.drain.concurrency,

@@ -133,8 +133,8 @@ pub struct Queue {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
-    /// Bytes of what was read from the queue and is not yet indexed; reading pauses above. In a cluster, half of it is for what
-    /// was read, half for the requests made of it. Default: 48 MiB, which keeps the whole process within 130 MB.
+    /// Bytes of what was read from the queue and is not yet indexed; reading pauses above. In a cluster, two fifths of it are for
+    /// what was read, and three for the requests made of it. Default: 40 MiB, which keeps the whole process within 130 MB.
     pub pending_bytes_max: Bytes,
     /// Writes to the index under way at a time, at most; a cluster gets as many as it takes. Default: 8.
     pub concurrency: usize,
@@ -177,13 +177,26 @@ impl Default for Queue {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { pending_bytes_max: Bytes::mib(48), concurrency: 8 }
+        Self { pending_bytes_max: Bytes::mib(40), concurrency: 8 }
     }
 }
 
 impl Default for Retention {
     fn default() -> Self {
         Self { age: Span::days(30), bytes: Bytes::gib(20) }
+    }
+}
+
+impl Drain {
+    /// The part of the budget that what was read has in a cluster: a request is twice what it was made of, and two writes' worth
+    /// are kept ready.
+    pub(crate) fn read_bytes_max(&self) -> u64 {
+        self.pending_bytes_max.0 / 5 * 2
+    }
+
+    /// The part that is for requests.
+    pub(crate) fn request_bytes_max(&self) -> u64 {
+        self.pending_bytes_max.0 - self.read_bytes_max()
     }
 }
 

@@ -37,7 +37,7 @@ pub type Sift = Arc<dyn Fn(Message) -> Message + Send + Sync>;
 /// How much the drain takes on at a time.
 #[derive(Debug, Clone)]
 pub struct DrainOptions {
-    /// Bytes of payload read and not yet indexed. 24 MiB by default.
+    /// Bytes of payload read and not yet indexed. 16 MiB by default.
     pub pending_bytes_max: usize,
     /// Bytes of one write at most. 2 MiB by default; the index may want less.
     pub write_bytes_max: usize,
@@ -54,7 +54,7 @@ pub struct DrainOptions {
 impl Default for DrainOptions {
     fn default() -> Self {
         Self {
-            pending_bytes_max: 24 << 20,
+            pending_bytes_max: 16 << 20,
             write_bytes_max: 2 << 20,
             writes_max: 4,
             linger: Duration::from_millis(50),

@@ -283,18 +283,31 @@ pub struct Space {
     pub partitions: u32,
     /// Lines at the end of `[kafka]`.
     pub kafka: String,
+    /// What stands in front of Elasticsearch; none for the server itself.
+    pub proxy: Option<String>,
 }
 
 impl Space {
     /// A new one.
     pub fn new(prefix: &str) -> Self {
         let name = crate::unique(prefix);
-        Self { topic: name.clone(), data_stream: format!("logs-{name}"), partitions: 4, kafka: String::new() }
+        Self {
+            topic: name.clone(),
+            data_stream: format!("logs-{name}"),
+            partitions: 4,
+            kafka: String::new(),
+            proxy: None,
+        }
     }
 
     /// With so many partitions instead of four.
     pub fn partitions(self, partitions: u32) -> Self {
         Self { partitions, ..self }
+    }
+
+    /// With this URL for Elasticsearch's.
+    pub fn through(self, proxy: String) -> Self {
+        Self { proxy: Some(proxy), ..self }
     }
 
     /// The endpoint for a library that writes to Kafka itself.
@@ -316,7 +329,7 @@ impl Space {
             self.topic,
             self.partitions,
             self.kafka,
-            stack::elasticsearch(),
+            self.proxy.clone().unwrap_or_else(stack::elasticsearch),
             self.data_stream,
             stack::etcd(),
             self.topic,

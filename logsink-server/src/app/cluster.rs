@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{DrainParts, Steps};
 use crate::{
-    config::{self, Config, Role},
+    config::{self, Config, Role, units::Bytes},
     error::Error,
     index::elasticsearch::{Auth, Elasticsearch, ElasticsearchOptions, Retention, RetentionOptions},
     metrics::Metrics,
@@ -30,8 +30,7 @@ pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, 
             None => Arc::new(NoDrain),
         };
         let mut options = elasticsearch_options(elastic, kafka.as_ref().map(|(options, _)| options.topic.clone()));
-        // The other half is what was read.
-        options.body_bytes_max = config.drain.pending_bytes_max.as_usize() / 2;
+        options.body_bytes_max = Bytes(config.drain.request_bytes_max()).as_usize();
         let index = Arc::new(Elasticsearch::connect(options, dead.clone(), metrics.clone())?);
         steps.index = Some(index.clone());
         // queue → drain

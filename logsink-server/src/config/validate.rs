@@ -88,8 +88,8 @@ impl Config {
         })?;
         // Beside what was read stands what is made of it.
         let bytes = self.drain.pending_bytes_max;
-        ensure(bytes.0 / 2 >= request.0, "drain.pending_bytes_max", || {
-            format!("{bytes} is less than twice ingest.request_bytes_max ({request}): one request would not fit")
+        ensure(self.drain.read_bytes_max() >= request.0, "drain.pending_bytes_max", || {
+            format!("{bytes} is less than 2.5 times ingest.request_bytes_max ({request}): one request would not fit")
         })?;
         ensure(request >= Bytes::kib(64), "ingest.request_bytes_max", || {
             format!("{request} is too little for one event: write 64KiB at least")
@@ -194,7 +194,7 @@ mod tests {
             ("[listen]\nhttp='127.0.0.1:4317'", "listen.http: 127.0.0.1:4317 is the address of listen.grpc as well"),
             (
                 "[drain]\npending_bytes_max='1MiB'",
-                "drain.pending_bytes_max: 1MiB is less than twice ingest.request_bytes_max",
+                "drain.pending_bytes_max: 1MiB is less than 2.5 times ingest.request_bytes_max",
             ),
             ("[ingest.limits]\nrecords_per_second=0", "ingest.limits.records_per_second: 0 would take nothing"),
             (
@@ -204,7 +204,7 @@ mod tests {
             ("[ingest.limits]\nburst='0s'", "ingest.limits.burst: 0 would take nothing"),
             ("[queue]\ndisk_bytes_max='64MiB'", "queue.disk_bytes_max: 64MiB is too little"),
             (
-                "[ingest]\nrequest_bytes_max='32MiB'\n[drain]\npending_bytes_max='64MiB'",
+                "[ingest]\nrequest_bytes_max='32MiB'\n[drain]\npending_bytes_max='80MiB'",
                 "ingest.request_bytes_max: 32MiB is more than the on-disk log takes",
             ),
             ("[kafka]\nbrokers=['k']\n[elasticsearch]\nurls=['http://e']", "kafka.brokers: `k` is not host:port"),

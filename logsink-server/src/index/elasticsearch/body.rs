@@ -71,7 +71,25 @@ pub(super) struct Body<'a> {
     pub(super) streams: Vec<Stream>,
     /// By message: before this time, Unix nanoseconds, none of its records can have been stored.
     pub(super) since_ns: Vec<u64>,
+    /// Message and record of the first document that found no room.
+    next: Option<(usize, u32)>,
     writer: Writer,
+}
+
+/// Which documents a body has: those from a record of a message on, until it has so many bytes. The document that passes the
+/// bound is its last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    message: usize,
+    record: u32,
+    bytes_max: usize,
+}
+
+impl Part {
+    /// From the first one on.
+    pub(super) fn first(bytes_max: usize) -> Self {
+        Self { message: 0, record: 0, bytes_max }
+    }
 }
 
 /// One document.
@@ -103,13 +121,15 @@ pub(super) fn origin(queue: &str) -> u64 {
 
 impl<'a> Body<'a> {
     /// Writes the documents of `messages`, which come from the queue that `origin` stands for, with the memory of an earlier body:
-    /// see [`Self::into_buffers`].
+    /// see [`Self::into_buffers`]. Those that `part` wants: a record of a few bytes can have a resource of kilobytes, which each
+    /// document repeats, so that a body of all would know no bound.
     pub(super) fn write_into(
         buffers: Buffers,
         messages: &'a [Message],
         origin: u64,
         shape: Shape,
         routes: &Routes,
+        part: Part,
     ) -> Self {
         let Buffers { out, items, mut writer } = buffers;
         let (mut out, mut items) = (Out::new(out), reuse(items));
@@ -118,13 +138,27 @@ impl<'a> Body<'a> {
         writer.begin(shape);
         // JSON with its two copies of the keys is two to three times the protobuf.
         let payload: usize = messages.iter().map(|message| message.payload.len()).sum();
-        out.reserve(payload * 5 / 2);
+        out.reserve((payload * 5 / 2).min(part.bytes_max));
+        let mut next = None;
         for (index, message) in messages.iter().enumerate() {
+            if index < part.message || next.is_some() {
+                since_ns.push(u64::MAX);
+                continue;
+            }
+            let first = if index == part.message { part.record } else { 0 };
             let before = (out.len(), items.len(), dropped);
             let mut over = None;
             writer.follow_message(message, origin, &mut pass);
             let appended_ns = message.headers.appended_ns();
+            // When it is full, the rest of a message is read all the same: a message with a fault is bad as a whole.
             let scanned = otlp::scan(&message.payload, &mut |record, attributes| {
+                if record.index < first || next.is_some() {
+                    return;
+                }
+                if out.len() >= part.bytes_max {
+                    next = Some((index, record.index));
+                    return;
+                }
                 if !message.dropped.is_empty() && message.dropped.binary_search(&record.index).is_ok() {
                     dropped += 1;
                     return;
@@ -144,17 +178,35 @@ impl<'a> Body<'a> {
                 out.truncate(before.0);
                 items.truncate(before.1);
                 dropped = before.2;
-                bad.push((index, error));
+                // The part before has said so already.
+                if first == 0 {
+                    bad.push((index, error));
+                }
+                next = None;
             }
             since_ns.push(pass.since_ns);
         }
-        Self { bytes: out.into_bytes().into(), items, bad, dropped, streams: pass.into_streams(), since_ns, writer }
+        Self {
+            bytes: out.into_bytes().into(),
+            items,
+            bad,
+            dropped,
+            streams: pass.into_streams(),
+            since_ns,
+            next,
+            writer,
+        }
+    }
+
+    /// What this body has no room for; none when it ends with the last of the messages.
+    pub(super) fn rest(&self, bytes_max: usize) -> Option<Part> {
+        self.next.map(|(message, record)| Part { message, record, bytes_max })
     }
 
     /// [`Self::write_into`] with memory of its own.
     #[cfg(test)]
     pub(super) fn routed(messages: &'a [Message], origin: u64, shape: Shape, routes: &Routes) -> Self {
-        Self::write_into(Buffers::default(), messages, origin, shape, routes)
+        Self::write_into(Buffers::default(), messages, origin, shape, routes, Part::first(usize::MAX))
     }
 
     /// The documents of `messages` where the request's path says where they go.

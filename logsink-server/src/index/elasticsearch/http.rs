@@ -3,7 +3,10 @@
 
 use std::{
     net::IpAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,7 +21,7 @@ use tokio::sync::OnceCell;
 
 use super::{
     ElasticsearchOptions, Failed, IndexError, address, bulk,
-    compress::{self, Compression, Encoding},
+    compress::{self, Compression, Compressor, Encoding},
     limit::Took,
     nodes::{Nodes, Sign},
     pool::Pool,
@@ -35,6 +38,7 @@ pub(super) struct Client {
     pub(super) nodes: Arc<Nodes>,
     transports: Vec<Node>,
     compression: Compression,
+    compressor: Compressor,
     /// Memory for compressed bodies.
     compressed: Pool<Vec<u8>>,
 }
@@ -44,6 +48,8 @@ struct Node {
     url: Url,
     /// How its bodies are compressed; known once its address is.
     encoding: OnceCell<Option<Encoding>>,
+    /// It does not decode: it gets plain bodies.
+    is_plain: AtomicBool,
 }
 
 /// Status and body, whatever the status.
@@ -76,11 +82,13 @@ impl Client {
             options.request_bytes_max,
             metrics.clone(),
         );
-        let node = |url: Url| Ok(Node { transport: transport(&url)?, url, encoding: OnceCell::new() });
+        let node = |url: Url| {
+            Ok(Node { transport: transport(&url)?, url, encoding: OnceCell::new(), is_plain: AtomicBool::new(false) })
+        };
         let transports = urls.into_iter().map(node).collect::<Result<_, IndexError>>()?;
         // What is compressed is half of the body at most.
         let compressed = Pool::new(options.body_bytes_max / 2, metrics);
-        Ok(Self { nodes, transports, compression: options.compression, compressed })
+        Ok(Self { nodes, transports, compression: options.compression, compressor: Compressor::default(), compressed })
     }
 
     /// One request to one node; to the next when a node cannot be connected to.
@@ -118,22 +126,23 @@ impl Client {
         let place = self.nodes.place(body.len()).await;
         let node = &self.transports[place.node()];
         let query = [("filter_path", bulk::FILTER_PATH)];
-        let mut headers = headers("application/x-ndjson");
         let encoding = *node.encoding.get_or_init(|| node.encoding(self.compression)).await;
-        let answer = match encoding {
-            None => node.send(Method::Post, path, headers, &query, Some(body), None).await,
-            Some(encoding) => {
-                let (lease, mut out) = self.compressed.take(compress::bound(body.len())).await;
-                out.clear();
-                let body = if compute(|| compress::compress(encoding, &body, &mut out)).await {
-                    headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
-                    Bytes::from(out)
-                } else {
-                    body
-                };
-                let answer = node.send(Method::Post, path, headers, &query, Some(body.clone()), None).await;
-                // Nobody else has it any more, unless the request was given up half way.
-                self.compressed.give(lease, body.try_into_mut().map(Vec::from).unwrap_or_default());
+        let encoding = encoding.filter(|_| !node.is_plain.load(Relaxed));
+        let compressed = match encoding {
+            Some(encoding) => self.compressed(node, path, &query, encoding, &body).await,
+            None => Compressed::NotWorth,
+        };
+        let plain = || node.send(Method::Post, path, headers("application/x-ndjson"), &query, Some(body), None);
+        let answer = match compressed {
+            Compressed::Answered(answer) => answer,
+            Compressed::NotWorth => plain().await,
+            Compressed::Refused => {
+                let answer = plain().await;
+                // What is refused compressed and taken plain was not read.
+                if answer.as_ref().is_ok_and(|answer| answer.status == 200) && !node.is_plain.swap(true, Relaxed) {
+                    let (node, encoding) = (address::name(&node.url), encoding.map_or("", Encoding::name));
+                    tracing::warn!(node, encoding, "the node does not decode bodies: it gets them plain from now on");
+                }
                 answer
             }
         };
@@ -141,6 +150,44 @@ impl Client {
         place.answered(took, sign);
         judged
     }
+}
+
+impl Client {
+    async fn compressed(
+        &self,
+        node: &Node,
+        path: &str,
+        query: &[(&str, &str)],
+        encoding: Encoding,
+        body: &Bytes,
+    ) -> Compressed {
+        let (lease, mut out) = self.compressed.take(compress::bound(body.len())).await;
+        out.clear();
+        if !compute(|| self.compressor.compress(encoding, body, &mut out)).await {
+            self.compressed.give(lease, out);
+            return Compressed::NotWorth;
+        }
+        let out = Bytes::from(out);
+        let mut headers = headers("application/x-ndjson");
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
+        let answer = node.send(Method::Post, path, headers, query, Some(out.clone()), None).await;
+        // Nobody else has it any more, unless the request was given up half way.
+        self.compressed.give(lease, out.try_into_mut().map(Vec::from).unwrap_or_default());
+        // The one status means that the encoding is unknown, the other that the body was read as it came.
+        match answer {
+            Ok(Answer { status: 400 | 415, .. }) => Compressed::Refused,
+            answer => Compressed::Answered(answer),
+        }
+    }
+}
+
+/// What became of a body that should be compressed.
+enum Compressed {
+    /// It does not compress.
+    NotWorth,
+    /// Perhaps because it is compressed.
+    Refused,
+    Answered(Result<Answer, Failed>),
 }
 
 fn headers(content_type: &'static str) -> HeaderMap {

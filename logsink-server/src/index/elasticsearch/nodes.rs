@@ -32,6 +32,8 @@ struct State {
     nodes: Vec<Node>,
     /// Where the search for a node begins: the round in round robin.
     turn: usize,
+    /// The same for what is asked beside `_bulk`: in one round, each kind could get always the same node.
+    turn_any: usize,
 }
 
 struct Node {
@@ -86,7 +88,7 @@ impl Nodes {
             failed_at: None,
             out_until: None,
         };
-        let state = State { nodes: names.into_iter().map(node).collect(), turn: 0 };
+        let state = State { nodes: names.into_iter().map(node).collect(), turn: 0, turn_any: 0 };
         Arc::new(Self { state: Mutex::new(state), changed: Notify::new(), metrics })
     }
 
@@ -137,8 +139,8 @@ impl Nodes {
         let mut state = self.state();
         let now = Instant::now();
         let len = state.nodes.len();
-        let turn = state.turn;
-        state.turn = (turn + 1) % len;
+        let turn = state.turn_any;
+        state.turn_any = (turn + 1) % len;
         let in_turn = (0..len).map(|step| (turn + step) % len);
         in_turn.clone().find(|&at| state.nodes[at].is_due(now)).unwrap_or(turn)
     }

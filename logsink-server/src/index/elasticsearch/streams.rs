@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::{
     Elasticsearch, Failed,
-    body::{Body, Buffers, Shape},
+    body::{Body, Buffers, Part, Shape},
     route::{Routes, Stream},
     setup::{self, SetUp},
     write::Backoff,
@@ -40,11 +40,13 @@ pub(super) async fn body<'a>(
     set_up: SetUp,
     messages: &'a [Message],
     mut buffers: Buffers,
+    part: Part,
 ) -> Body<'a> {
     let shape = Shape::new(set_up.flavor, elasticsearch.options.field_names);
     loop {
         let routes = elasticsearch.streams.routes(elasticsearch, set_up);
-        let body = compute(|| Body::write_into(buffers, messages, elasticsearch.origin, shape, &routes)).await;
+        let write = || Body::write_into(buffers, messages, elasticsearch.origin, shape, &routes, part);
+        let body = compute(write).await;
         let new: Vec<&Stream> = body.streams.iter().filter(|stream| stream.is_new).collect();
         if new.is_empty() || elasticsearch.streams.make(elasticsearch, set_up, &new).await {
             let overflowed = body.streams.iter().map(|stream| stream.overflowed).sum();

@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Elasticsearch, Failed,
-    body::{Body, Item},
+    body::{Body, Item, Part},
     bulk::{self, Answer, Judged},
     http::{self, UNREACHED},
-    limit::Took,
+    limit::{BYTES_MIN, Took},
     nodes::Sign,
     repeats,
     setup::SetUp,
@@ -40,18 +40,35 @@ const REMIND_EVERY: Duration = Duration::from_secs(60);
 /// Writes the records of `messages`. Ends only when all of them are dealt with.
 pub(super) async fn write(elasticsearch: &Elasticsearch, set_up: SetUp, messages: &[Message]) -> Written {
     let payload: usize = messages.iter().map(|message| message.payload.len()).sum();
-    let (lease, buffers) = elasticsearch.bodies.take(elasticsearch.growth.of(payload)).await;
-    let body = streams::body(elasticsearch, set_up, messages, buffers).await;
-    elasticsearch.growth.learn(payload, body.bytes.len());
-    let before = repeats::before(elasticsearch, set_up, &body).await;
-    let mut writing = Writing {
-        elasticsearch,
-        messages,
-        body: &body,
-        path: elasticsearch.bulk_path(set_up.layout),
-        written: Written { dropped: body.dropped, stored: before.stored.len() as u64, ..Written::default() },
-        backoff: Backoff::default(),
-    };
+    // A little more than a request: two of them are sent where one and a bit would be.
+    let bytes_max = elasticsearch.client.nodes.appetite().1.max(BYTES_MIN) / 4 * 5;
+    let (lease, mut buffers) = elasticsearch.bodies.take(elasticsearch.growth.of(payload).min(bytes_max)).await;
+    let mut written = Written::default();
+    let (mut part, mut bytes) = (Some(Part::first(bytes_max)), 0);
+    while let Some(wanted) = part {
+        let body = streams::body(elasticsearch, set_up, messages, buffers, wanted).await;
+        bytes += body.bytes.len();
+        write_body(elasticsearch, set_up, messages, &body, &mut written).await;
+        part = body.rest(bytes_max);
+        buffers = body.into_buffers();
+    }
+    elasticsearch.growth.learn(payload, bytes);
+    elasticsearch.bodies.give(lease, buffers);
+    written
+}
+
+async fn write_body(
+    elasticsearch: &Elasticsearch,
+    set_up: SetUp,
+    messages: &[Message],
+    body: &Body<'_>,
+    written: &mut Written,
+) {
+    let before = repeats::before(elasticsearch, set_up, body).await;
+    let path = elasticsearch.bulk_path(set_up.layout);
+    let mut writing = Writing { elasticsearch, messages, body, path, written, backoff: Backoff::default() };
+    writing.written.dropped += body.dropped;
+    writing.written.stored += before.stored.len() as u64;
     for (index, error) in &body.bad {
         let message = &messages[*index];
         writing.bury(message, None, "not_otlp", &error.to_string(), &message.payload).await;
@@ -68,12 +85,9 @@ pub(super) async fn write(elasticsearch: &Elasticsearch, set_up: SetUp, messages
             writing.send(attempt, &mut work).await;
         }
     }
-    let written = writing.written;
-    let doubles = repeats::after(elasticsearch, set_up, &body, &before).await;
+    let doubles = repeats::after(elasticsearch, set_up, body, &before).await;
     elasticsearch.metrics.index_duplicates.inc_by(doubles);
     elasticsearch.trouble.over();
-    elasticsearch.bodies.give(lease, body.into_buffers());
-    written
 }
 
 /// One sending of some documents.
@@ -99,7 +113,7 @@ struct Writing<'a> {
     messages: &'a [Message],
     body: &'a Body<'a>,
     path: String,
-    written: Written,
+    written: &'a mut Written,
     backoff: Backoff,
 }
 

@@ -13,7 +13,10 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 use tokio::net::TcpListener;
 
-use super::{super::ElasticsearchOptions, *};
+use super::{
+    super::{ElasticsearchOptions, body::Shape, route::Routes},
+    *,
+};
 use crate::{
     index::{IndexReader, IndexWriter},
     metrics::{Metrics, Reason},
@@ -234,4 +237,32 @@ fn pauses_grow_and_keep_to_the_servers_wish() {
     let after = Some(Duration::from_secs(30));
     let told = Failed::Retry { reason: "http_503", message: String::new(), after };
     assert_eq!(Backoff::default().next(&told), Duration::from_secs(30));
+}
+
+#[test]
+fn bodies_in_parts_are_the_whole_and_each_has_its_bound() {
+    let mut bad = message(40);
+    bad.payload = [&bad.payload[..], b"\xff\xff"].concat().into();
+    let messages = [message(3), bad, message(1), message(0), message(50)];
+    let (shape, routes) = (Shape::default(), Routes::fixed("logs-logsink-default"));
+    let whole = Body::write(&messages, 7, shape);
+    let longest = whole.items.iter().map(|item| item.lines.len()).max().unwrap();
+    for bytes_max in [1, 400, 1_000, 5_000, whole.bytes.len() / 2, whole.bytes.len(), usize::MAX] {
+        let (mut part, mut buffers) = (Some(Part::first(bytes_max)), Default::default());
+        let (mut bytes, mut items, mut bad, mut bodies) = (Vec::new(), Vec::new(), 0, 0);
+        while let Some(wanted) = part {
+            let body = Body::write_into(buffers, &messages, 7, shape, &routes, wanted);
+            assert!(body.bytes.len() < bytes_max.saturating_add(longest), "{bytes_max}");
+            bytes.extend_from_slice(&body.bytes);
+            items.extend(body.items.iter().map(|item| (item.message, item.record)));
+            bad += body.bad.len();
+            bodies += 1;
+            part = body.rest(bytes_max);
+            buffers = body.into_buffers();
+        }
+        assert!(bytes == whole.bytes, "{bytes_max}");
+        assert_eq!(items, whole.items.iter().map(|item| (item.message, item.record)).collect::<Vec<_>>());
+        assert_eq!(bad, 1, "{bytes_max}");
+        assert_eq!(bodies > 1, bytes_max < whole.bytes.len(), "{bytes_max}");
+    }
 }
