@@ -71,8 +71,8 @@ pub(super) struct Body<'a> {
     pub(super) streams: Vec<Stream>,
     /// By message: before this time, Unix nanoseconds, none of its records can have been stored.
     pub(super) since_ns: Vec<u64>,
-    /// Message and record of the first document that found no room.
-    next: Option<(usize, u32)>,
+    /// Message and record of the first document that found no room, and what was made of the message before it.
+    next: Option<(usize, u32, usize)>,
     writer: Writer,
 }
 
@@ -82,13 +82,15 @@ pub(super) struct Body<'a> {
 pub(super) struct Part {
     message: usize,
     record: u32,
+    /// Bytes of documents that the parts before made of that message.
+    made: usize,
     bytes_max: usize,
 }
 
 impl Part {
     /// From the first one on.
     pub(super) fn first(bytes_max: usize) -> Self {
-        Self { message: 0, record: 0, bytes_max }
+        Self { message: 0, record: 0, made: 0, bytes_max }
     }
 }
 
@@ -145,7 +147,7 @@ impl<'a> Body<'a> {
                 since_ns.push(u64::MAX);
                 continue;
             }
-            let first = if index == part.message { part.record } else { 0 };
+            let (first, made) = if index == part.message { (part.record, part.made) } else { (0, 0) };
             let before = (out.len(), items.len(), dropped);
             let mut over = None;
             writer.follow_message(message, origin, &mut pass);
@@ -155,16 +157,16 @@ impl<'a> Body<'a> {
                 if record.index < first || next.is_some() {
                     return;
                 }
-                if out.len() >= part.bytes_max {
-                    next = Some((index, record.index));
+                let start = out.len();
+                if start >= part.bytes_max {
+                    next = Some((index, record.index, made + start - before.0));
                     return;
                 }
                 if !message.dropped.is_empty() && message.dropped.binary_search(&record.index).is_ok() {
                     dropped += 1;
                     return;
                 }
-                let start = out.len();
-                if start - before.0 > MESSAGE_BYTES_MAX {
+                if made + start - before.0 > MESSAGE_BYTES_MAX {
                     over.get_or_insert(record.raw.as_ptr().addr() - message.payload.as_ptr().addr());
                     return;
                 }
@@ -172,14 +174,16 @@ impl<'a> Body<'a> {
                 writer.write(&mut out, record, attributes, time_ns, &mut pass);
                 items.push(Item { message: index, record: record.index, raw: record.raw, lines: start..out.len() });
             });
-            // A bad message writes nothing: what stood before the fault is taken back.
+            // A bad message writes nothing: what stood before the fault is taken back. Of one that becomes too much, what was
+            // made in parts before stays.
             let over = over.map(|at| WireError { at, fault: TOO_MUCH });
+            let is_over = over.is_some();
             if let Some(error) = scanned.err().or(over) {
                 out.truncate(before.0);
                 items.truncate(before.1);
                 dropped = before.2;
-                // The part before has said so already.
-                if first == 0 {
+                // The part before has said so already, of a fault.
+                if first == 0 || is_over {
                     bad.push((index, error));
                 }
                 next = None;
@@ -200,7 +204,7 @@ impl<'a> Body<'a> {
 
     /// What this body has no room for; none when it ends with the last of the messages.
     pub(super) fn rest(&self, bytes_max: usize) -> Option<Part> {
-        self.next.map(|(message, record)| Part { message, record, bytes_max })
+        self.next.map(|(message, record, made)| Part { message, record, made, bytes_max })
     }
 
     /// [`Self::write_into`] with memory of its own.

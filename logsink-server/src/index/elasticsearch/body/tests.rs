@@ -302,7 +302,7 @@ fn in_the_memory_of_another_body_it_is_the_same() {
         (&messages[..0], FieldNames::Otel),
         (&messages[2..], FieldNames::Otel),
     ] {
-        let body = Body::write_into(buffers, messages, 1, shape(names), &routes);
+        let body = Body::write_into(buffers, messages, 1, shape(names), &routes, Part::first(usize::MAX));
         let fresh = Body::write(messages, 1, shape(names));
         assert_eq!(body.bytes, fresh.bytes);
         assert_eq!(body.items.len(), messages.len() * 2);
@@ -424,6 +424,19 @@ fn a_message_that_would_grow_without_bound_is_bad() {
     assert!(why.ends_with("more than 4194304 bytes of documents made of one message"), "{why}");
     assert_eq!(body.items.iter().map(|item| item.message).collect::<Vec<_>>(), [[0; 3].as_slice(), &[2; 9]].concat());
     assert!(body.bytes.len() < 2 << 20);
+
+    // In parts, too: what came before the bound is among them.
+    let routes = Routes::fixed("logs-logsink-default");
+    let (mut part, mut bad, mut of) = (Some(Part::first(500_000)), 0, [0; 3]);
+    while let Some(wanted) = part {
+        let shape = Shape::new(Flavor::Elasticsearch, FieldNames::Otel);
+        let body = Body::write_into(Buffers::default(), &messages, 0, shape, &routes, wanted);
+        bad += body.bad.iter().filter(|(message, _)| *message == 1).count();
+        body.items.iter().for_each(|item| of[item.message] += 1);
+        part = body.rest(500_000);
+    }
+    assert_eq!((bad, of[0], of[2]), (1, 3, 9));
+    assert!((1..50).contains(&of[1]), "{of:?}");
 }
 
 #[test]
