@@ -89,7 +89,9 @@ fn every_metric_has_a_row_in_the_table_and_every_row_a_metric() {
         let name = cells.next()?.strip_prefix("| `logsink_")?.strip_suffix('`')?;
         Some((format!("logsink_{name}"), cells.next()?))
     });
-    let rows: BTreeMap<_, _> = rows.collect();
+    let all: Vec<_> = rows.collect();
+    let rows: BTreeMap<_, _> = all.iter().cloned().collect();
+    assert_eq!(rows.len(), all.len(), "a metric has two rows");
     let named = named();
     let missing: Vec<_> = named.iter().filter(|(name, kind)| rows.get(*name) != Some(*kind)).collect();
     let unknown: Vec<_> = rows.keys().filter(|name| !named.contains_key(*name)).collect();
