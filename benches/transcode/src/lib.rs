@@ -44,7 +44,8 @@ mod server {
                     now_ns: 0,
                     kept_days: None,
                 };
-                let body = body::Body::write_into(buffers, messages, origin, body::Shape::default(), &routes);
+                let (shape, part) = (body::Shape::default(), body::Part::first(usize::MAX));
+                let body = body::Body::write_into(buffers, messages, origin, shape, &routes, part);
                 show(&body.bytes);
                 let documents = body.items.len();
                 self.0 = body.into_buffers();

@@ -20,6 +20,11 @@ impl Headers {
     pub fn appended_ns(&self) -> u64 {
         self.appended_ns
     }
+
+    /// Trace and span of the message, from another producer: none.
+    pub fn trace(&self) -> Option<(u128, u64)> {
+        None
+    }
 }
 
 /// A place in the queue.

@@ -29,7 +29,9 @@ pub struct Elasticsearch {
     /// How long events are kept there.
     pub retention: ElasticsearchRetention,
     /// How the fields of documents are called: `otel`, as in OpenTelemetry's semantic conventions, or `ecs`, as in the Elastic
-    /// Common Schema. Either way the other names are aliases, and searches find what was stored under either. Default: otel.
+    /// Common Schema. Either way the other names are aliases, and searches find what was stored under either. Change it in all
+    /// drains at once, and with daily indices together with `data_stream`: an index of the other naming refuses new events.
+    /// Default: otel.
     pub field_names: FieldNames,
     /// An API key, as Elasticsearch shows it ("encoded").
     pub api_key: Option<Secret>,

@@ -154,7 +154,7 @@ mod words {
                 let below =
                     |word: u64, bound: u8| !((word | HIGH).wrapping_sub(ONES * u64::from(bound))) & !word & HIGH;
                 let zero = |word: u64| below(word, 1);
-                let marked = below(word, 0x20) | zero(word ^ ONES * b'"' as u64) | zero(word ^ ONES * b'\\' as u64);
+                let marked = below(word, 0x20) | zero(word ^ (ONES * b'"' as u64)) | zero(word ^ (ONES * b'\\' as u64));
                 // The eight highest bits, brought together.
                 ((marked >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
             };
@@ -188,7 +188,7 @@ mod words {
         word = (word | word << 8) & 0x00ff_00ff_00ff_00ff;
         word = (word | word << 4) & 0x0f0f_0f0f_0f0f_0f0f;
         // `a` is 39 further than the `9` before it would have it.
-        let letters = (word + ONES * 6) >> 4 & ONES;
+        let letters = ((word + ONES * 6) >> 4) & ONES;
         (word + ONES * b'0' as u64 + letters * 39).to_be_bytes()
     }
 }

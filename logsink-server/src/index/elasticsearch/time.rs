@@ -59,11 +59,11 @@ const SECOND: u64 = 1_000_000_000;
 fn eight_digits(number: u32) -> [u8; 8] {
     let number = u64::from(number);
     // Two numbers of four digits, then four of two, then eight of one, the first lowest in the word.
-    let fours = number / 10_000 | number % 10_000 << 32;
-    let hundreds = fours * 10_486 >> 20 & 0x0000_007f_0000_007f;
-    let twos = hundreds | (fours - hundreds * 100) << 16;
-    let tens = twos * 103 >> 10 & 0x000f_000f_000f_000f;
-    let ones = tens | (twos - tens * 10) << 8;
+    let fours = (number / 10_000) | ((number % 10_000) << 32);
+    let hundreds = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
+    let twos = hundreds | ((fours - hundreds * 100) << 16);
+    let tens = ((twos * 103) >> 10) & 0x000f_000f_000f_000f;
+    let ones = tens | ((twos - tens * 10) << 8);
     (ones + 0x3030_3030_3030_3030).to_le_bytes()
 }
 
