@@ -385,7 +385,7 @@ impl Waiting {
 /// What a message counts in the budget: its payload and what it takes besides, or a flood of tiny messages would cost many
 /// times the budget.
 fn weight(message: &Message) -> usize {
-    message.payload.len() + size_of::<Message>()
+    message.bytes()
 }
 
 /// Waits until `at` and then for messages: after a failure of the queue the drain goes on with its other work meanwhile.

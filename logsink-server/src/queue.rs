@@ -94,6 +94,17 @@ pub struct Message {
     pub dropped: Vec<u32>,
 }
 
+impl Message {
+    /// What it takes of memory, and counts in every budget: tiny messages and those with much beside them, too.
+    pub fn bytes(&self) -> usize {
+        let others: usize =
+            self.headers.others.iter().map(|(key, value)| key.len() + value.len() + size_of::<(String, Bytes)>()).sum();
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let own = text(&self.headers.instance) + text(&self.headers.rules) + text(&self.headers.lost);
+        self.payload.len() + others + own + size_of::<Self>()
+    }
+}
+
 /// What a reader hands to drain.
 #[derive(Debug)]
 pub enum Fetched {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::queue::{DeadLetters, Headers};
+use crate::queue::{DeadLetters, Headers, dead::DeadArchive};
 
 fn batch(index: u64) -> Batch {
     Batch {
@@ -132,6 +132,38 @@ async fn dead_letters_are_json_lines_in_a_bounded_room() {
     }
     let bytes: u64 = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
     assert!((1_000..=2_000).contains(&bytes), "{bytes}");
+}
+
+#[tokio::test]
+async fn dead_letters_are_read_again_and_removed_under_their_writer() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = DiskDeadArchive::new(dir.path());
+    let all = || {
+        let mut letters = Vec::new();
+        archive.each(&mut |letter| {
+            letters.push(letter);
+            true
+        })?;
+        Ok::<_, QueueError>(letters)
+    };
+    assert_eq!(all().unwrap(), [], "no file, no letters");
+    let letters = DiskDeadLetters::open(dir.path(), DiskDeadLettersOptions::default()).unwrap();
+    // A request of two empty records.
+    let payload = Bytes::from_static(b"\x0a\x06\x12\x04\x12\x00\x12\x00");
+    let position = Position { partition: 0, offset: 42 };
+    let message = Message { position, epoch: 0, payload, headers: batch(3).headers, dropped: Vec::new() };
+    letters.put(&message, Some(1), "mapping: because", b"").await.unwrap();
+    letters.put(&message, None, "not_otlp", b"\xff").await.unwrap();
+    std::fs::write(dir.path().join("dead-letters.1.jsonl"), "{\"half\": ").unwrap();
+    let read = all().unwrap();
+    let shown: Vec<_> = read.iter().map(|letter| (&*letter.id, &*letter.reason, &*letter.bytes)).collect();
+    let one = b"\x0a\x04\x12\x02\x12\x00".as_slice();
+    assert_eq!(shown, [("42/1", "mapping: because", one), ("42", "not_otlp", b"\xff")]);
+    assert_eq!((&*read[0].source, read[0].headers.sequence), ("queue/0/42", Some(3)));
+    assert_eq!(archive.purge().unwrap(), 2);
+    assert_eq!(all().unwrap(), []);
+    letters.put(&message, None, "again", b"x").await.unwrap();
+    assert_eq!(all().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ const REFUSED_MAX: u32 = 5;
 #[derive(Default)]
 pub(super) struct State {
     events: VecDeque<Event>,
-    /// Bytes of the buffered messages.
+    /// Bytes of the buffered messages, with all that they take.
     bytes: usize,
     /// The partitions that are ours.
     assigned: BTreeMap<i32, Assigned>,
@@ -98,7 +98,7 @@ impl State {
         self.rebalances += 1;
         self.events.retain(|event| match event {
             Event::Message(message) if revoked(&message.position.partition) => {
-                self.bytes -= message.payload.len();
+                self.bytes -= message.bytes();
                 false
             }
             _ => true,
@@ -176,7 +176,7 @@ impl State {
                 self.jumps.push(Jump { partition, from: next, to: offset });
             }
             assigned.next = Some(offset + 1);
-            self.bytes += message.payload.len();
+            self.bytes += message.bytes();
             self.events.push_back(Event::Message(message));
         }
         back
@@ -197,8 +197,8 @@ impl State {
         let (mut messages, mut bytes) = (Vec::new(), 0);
         while let Some(event) = self.events.pop_front() {
             match event {
-                Event::Message(message) if messages.is_empty() || bytes + message.payload.len() <= bytes_max => {
-                    bytes += message.payload.len();
+                Event::Message(message) if messages.is_empty() || bytes + message.bytes() <= bytes_max => {
+                    bytes += message.bytes();
                     messages.push(message);
                 }
                 other if !messages.is_empty() => {
@@ -305,13 +305,13 @@ mod tests {
         state.revoke(&[0]);
         // Read before and brought after.
         state.push(&mut vec![message(0, 1, 1), message(1, 1, 1)]);
-        assert_eq!(state.bytes(), 20);
-        assert_eq!(offsets(state.take(100)), [(1, 0)]);
-        assert!(matches!(state.take(100), Some(Ok(Fetched::Revoked(partitions))) if partitions == [0]));
-        assert_eq!(offsets(state.take(100)), [(1, 1)]);
+        assert_eq!(state.bytes(), 2 * message(1, 0, 1).bytes());
+        assert_eq!(offsets(state.take(1_000)), [(1, 0)]);
+        assert!(matches!(state.take(1_000), Some(Ok(Fetched::Revoked(partitions))) if partitions == [0]));
+        assert_eq!(offsets(state.take(1_000)), [(1, 1)]);
         state.assign(&[0]);
         state.push(&mut vec![message(0, 0, 1), message(0, 0, 2)]);
-        assert_eq!(offsets(state.take(100)), [(0, 0)], "the one of this assignment only");
+        assert_eq!(offsets(state.take(1_000)), [(0, 0)], "the one of this assignment only");
     }
 
     #[test]
@@ -327,7 +327,7 @@ mod tests {
         state.asked(0, 2);
         state.commit(&[Position { partition: 0, offset: 301 }]);
         assert_eq!(state.due(true), BTreeMap::from([(1, 7)]));
-        assert!(matches!(state.take(100), Some(Ok(Fetched::Revoked(_)))));
+        assert!(matches!(state.take(1_000), Some(Ok(Fetched::Revoked(_)))));
         state.commit(&[Position { partition: 0, offset: 2 }]);
         assert_eq!(state.due(false), BTreeMap::from([(0, 2), (1, 7)]));
     }
@@ -360,8 +360,8 @@ mod tests {
         let back = state.push(&mut vec![message(0, 7, 1), message(0, 0, 1), message(0, 1, 1), message(1, 3, 1)]);
         assert_eq!(back, [Jump { partition: 0, from: 8, to: 0 }]);
         // What waited of the old log is forgotten with it: a read of the new one must not be counted there.
-        assert!(matches!(state.take(100), Some(Ok(Fetched::Revoked(partitions))) if partitions == [0]));
-        let Some(Ok(Fetched::Messages(messages))) = state.take(100) else { panic!() };
+        assert!(matches!(state.take(1_000), Some(Ok(Fetched::Revoked(partitions))) if partitions == [0]));
+        let Some(Ok(Fetched::Messages(messages))) = state.take(1_000) else { panic!() };
         let read: Vec<_> = messages.iter().map(|m| (m.position.partition, m.position.offset, m.epoch)).collect();
         assert_eq!(read, [(0, 0, 2), (0, 1, 2), (1, 3, 1)]);
         assert_eq!(state.due(true), BTreeMap::new(), "the old position is not committed");
