@@ -169,7 +169,12 @@ async fn roll_over(elasticsearch: &Elasticsearch, stream: &str, indices: &[Index
         "max_size": format!("{}b", options.rollover_bytes()),
     }});
     let path = format!("/{stream}/_rollover");
-    let answer = elasticsearch.call(Method::Post, &path, &[], Some(conditions.to_string().into())).await?.ok()?;
+    let answer = elasticsearch.call(Method::Post, &path, &[], Some(conditions.to_string().into())).await?;
+    // So OpenSearch says that another process did it in the same moment.
+    if answer.status == 500 && String::from_utf8_lossy(&answer.body).contains("Concurrent modification") {
+        return Ok(());
+    }
+    let answer = answer.ok()?;
     if serde_json::from_slice::<Value>(&answer).is_ok_and(|answer| answer["rolled_over"] == true) {
         elasticsearch.metrics.index_rollovers.inc();
         tracing::info!(data_stream = %stream, "rolled over");
