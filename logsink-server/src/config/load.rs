@@ -352,10 +352,7 @@ mod tests {
                     _,
                 ) => "1h",
                 (&"ingest.limits.bytes_per_second", _) => "64MiB",
-                (&"elasticsearch.field_names", _) => "ecs",
                 (&"elasticsearch.layout" | &"elasticsearch.retention.by", _) => "auto",
-                (&"kafka.assignment", _) => "range",
-                (&"kafka.oversize", _) => "truncate",
                 (setting, _) if setting.starts_with("elasticsearch.retention.") => {
                     if setting.ends_with("bytes") {
                         "64MiB"

@@ -40,13 +40,13 @@ pub(super) const KEPT: &str = "_kept";
 /// behind.
 const KEPT_BYTES_MAX: usize = 32 << 20;
 
-/// The most bytes of documents that one message is made into. Each record repeats its resource, so that a megabyte of empty
-/// records below a megabyte of resource would become a terabyte. What ingest lets in stays far below: 100,000 records of a
-/// kilobyte are 200 MB.
-const MESSAGE_BYTES_MAX: usize = if cfg!(test) { 4 << 20 } else { 256 << 20 };
+/// The most bytes of resources and scopes that the documents of one message may repeat: a megabyte of empty records below a
+/// megabyte of resource would become a terabyte. What ingest lets in stays below: 100,000 records of a kilobyte of resource
+/// are 100 MB.
+const REPEATED_BYTES_MAX: usize = if cfg!(test) { 4 << 20 } else { 256 << 20 };
 
 const TOO_MUCH: WireFault =
-    WireFault::OverLimit { what: "bytes of documents made of one message", max: MESSAGE_BYTES_MAX as u32 };
+    WireFault::OverLimit { what: "bytes of resources that its records repeat", max: REPEATED_BYTES_MAX as u32 };
 
 /// What kind of documents are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -147,12 +147,16 @@ impl<'a> Body<'a> {
             }
             let first = if index == part.message { part.record } else { 0 };
             let before = (out.len(), items.len(), dropped);
-            let mut over = None;
+            let (mut repeated, mut over) = (0, None);
             writer.follow_message(message, origin, &mut pass);
             let appended_ns = message.headers.appended_ns();
             // When it is full, the rest of a message is read all the same: a message with a fault is bad as a whole.
             let scanned = otlp::scan(&message.payload, &mut |record, attributes| {
-                if record.index < first || next.is_some() {
+                repeated += record.resource.raw.len() + record.scope.raw.len();
+                if repeated > REPEATED_BYTES_MAX {
+                    over.get_or_insert(record.raw.as_ptr().addr() - message.payload.as_ptr().addr());
+                }
+                if record.index < first || next.is_some() || over.is_some() {
                     return;
                 }
                 if out.len() >= part.bytes_max {
@@ -164,10 +168,6 @@ impl<'a> Body<'a> {
                     return;
                 }
                 let start = out.len();
-                if start - before.0 > MESSAGE_BYTES_MAX {
-                    over.get_or_insert(record.raw.as_ptr().addr() - message.payload.as_ptr().addr());
-                    return;
-                }
                 let time_ns = if record.time_ns() == 0 { appended_ns } else { record.time_ns() };
                 writer.write(&mut out, record, attributes, time_ns, &mut pass);
                 items.push(Item { message: index, record: record.index, raw: record.raw, lines: start..out.len() });

@@ -302,7 +302,7 @@ fn in_the_memory_of_another_body_it_is_the_same() {
         (&messages[..0], FieldNames::Otel),
         (&messages[2..], FieldNames::Otel),
     ] {
-        let body = Body::write_into(buffers, messages, 1, shape(names), &routes);
+        let body = Body::write_into(buffers, messages, 1, shape(names), &routes, Part::first(usize::MAX));
         let fresh = Body::write(messages, 1, shape(names));
         assert_eq!(body.bytes, fresh.bytes);
         assert_eq!(body.items.len(), messages.len() * 2);
@@ -421,7 +421,7 @@ fn a_message_that_would_grow_without_bound_is_bad() {
     let body = Body::write(&messages, 0, Flavor::Elasticsearch);
     assert_eq!((body.bad.len(), body.bad[0].0), (1, 1));
     let why = body.bad[0].1.to_string();
-    assert!(why.ends_with("more than 4194304 bytes of documents made of one message"), "{why}");
+    assert!(why.ends_with("more than 4194304 bytes of resources that its records repeat"), "{why}");
     assert_eq!(body.items.iter().map(|item| item.message).collect::<Vec<_>>(), [[0; 3].as_slice(), &[2; 9]].concat());
     assert!(body.bytes.len() < 2 << 20);
 }
