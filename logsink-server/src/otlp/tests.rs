@@ -159,7 +159,7 @@ fn seen(payload: &[u8]) -> Result<Vec<String>, WireError> {
     let checked_on_the_way = scan(payload, &mut |record, attributes| {
         assert_eq!(record.index as usize, scanned.len());
         let attributes: Vec<_> = attributes.iter().map(|&(key, value)| (key.to_owned(), seen_value(value))).collect();
-        scanned.push(seen_record(&record, format!("{attributes:?}")));
+        scanned.push(seen_record(record, format!("{attributes:?}")));
     });
     assert_eq!(checked_first, checked_on_the_way);
     assert_eq!(checked_first.err(), check(payload, &Limits::UNLIMITED).err());

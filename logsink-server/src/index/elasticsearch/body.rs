@@ -40,13 +40,13 @@ pub(super) const KEPT: &str = "_kept";
 /// behind.
 const KEPT_BYTES_MAX: usize = 32 << 20;
 
-/// The most bytes of documents that one message is made into. Each record repeats its resource, so that a megabyte of empty
-/// records below a megabyte of resource would become a terabyte. What ingest lets in stays far below: 100,000 records of a
-/// kilobyte are 200 MB.
-const MESSAGE_BYTES_MAX: usize = if cfg!(test) { 4 << 20 } else { 256 << 20 };
+/// The most bytes of resources and scopes that the documents of one message may repeat: a megabyte of empty records below a
+/// megabyte of resource would become a terabyte. What ingest lets in stays below: 100,000 records of a kilobyte of resource
+/// are 100 MB.
+const REPEATED_BYTES_MAX: usize = if cfg!(test) { 4 << 20 } else { 256 << 20 };
 
 const TOO_MUCH: WireFault =
-    WireFault::OverLimit { what: "bytes of documents made of one message", max: MESSAGE_BYTES_MAX as u32 };
+    WireFault::OverLimit { what: "bytes of resources that its records repeat", max: REPEATED_BYTES_MAX as u32 };
 
 /// What kind of documents are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,8 +71,8 @@ pub(super) struct Body<'a> {
     pub(super) streams: Vec<Stream>,
     /// By message: before this time, Unix nanoseconds, none of its records can have been stored.
     pub(super) since_ns: Vec<u64>,
-    /// Message and record of the first document that found no room, and what was made of the message before it.
-    next: Option<(usize, u32, usize)>,
+    /// Message and record of the first document that found no room.
+    next: Option<(usize, u32)>,
     writer: Writer,
 }
 
@@ -82,15 +82,13 @@ pub(super) struct Body<'a> {
 pub(super) struct Part {
     message: usize,
     record: u32,
-    /// Bytes of documents that the parts before made of that message.
-    made: usize,
     bytes_max: usize,
 }
 
 impl Part {
     /// From the first one on.
     pub(super) fn first(bytes_max: usize) -> Self {
-        Self { message: 0, record: 0, made: 0, bytes_max }
+        Self { message: 0, record: 0, bytes_max }
     }
 }
 
@@ -147,43 +145,41 @@ impl<'a> Body<'a> {
                 since_ns.push(u64::MAX);
                 continue;
             }
-            let (first, made) = if index == part.message { (part.record, part.made) } else { (0, 0) };
+            let first = if index == part.message { part.record } else { 0 };
             let before = (out.len(), items.len(), dropped);
-            let mut over = None;
+            let (mut repeated, mut over) = (0, None);
             writer.follow_message(message, origin, &mut pass);
             let appended_ns = message.headers.appended_ns();
             // When it is full, the rest of a message is read all the same: a message with a fault is bad as a whole.
             let scanned = otlp::scan(&message.payload, &mut |record, attributes| {
-                if record.index < first || next.is_some() {
+                repeated += record.resource.raw.len() + record.scope.raw.len();
+                if repeated > REPEATED_BYTES_MAX {
+                    over.get_or_insert(record.raw.as_ptr().addr() - message.payload.as_ptr().addr());
+                }
+                if record.index < first || next.is_some() || over.is_some() {
                     return;
                 }
-                let start = out.len();
-                if start >= part.bytes_max {
-                    next = Some((index, record.index, made + start - before.0));
+                if out.len() >= part.bytes_max {
+                    next = Some((index, record.index));
                     return;
                 }
                 if !message.dropped.is_empty() && message.dropped.binary_search(&record.index).is_ok() {
                     dropped += 1;
                     return;
                 }
-                if made + start - before.0 > MESSAGE_BYTES_MAX {
-                    over.get_or_insert(record.raw.as_ptr().addr() - message.payload.as_ptr().addr());
-                    return;
-                }
+                let start = out.len();
                 let time_ns = if record.time_ns() == 0 { appended_ns } else { record.time_ns() };
                 writer.write(&mut out, record, attributes, time_ns, &mut pass);
                 items.push(Item { message: index, record: record.index, raw: record.raw, lines: start..out.len() });
             });
-            // A bad message writes nothing: what stood before the fault is taken back. Of one that becomes too much, what was
-            // made in parts before stays.
+            // A bad message writes nothing: what stood before the fault is taken back.
             let over = over.map(|at| WireError { at, fault: TOO_MUCH });
-            let is_over = over.is_some();
             if let Some(error) = scanned.err().or(over) {
                 out.truncate(before.0);
                 items.truncate(before.1);
                 dropped = before.2;
-                // The part before has said so already, of a fault.
-                if first == 0 || is_over {
+                // The part before has said so already.
+                if first == 0 {
                     bad.push((index, error));
                 }
                 next = None;
@@ -204,7 +200,7 @@ impl<'a> Body<'a> {
 
     /// What this body has no room for; none when it ends with the last of the messages.
     pub(super) fn rest(&self, bytes_max: usize) -> Option<Part> {
-        self.next.map(|(message, record, made)| Part { message, record, made, bytes_max })
+        self.next.map(|(message, record)| Part { message, record, bytes_max })
     }
 
     /// [`Self::write_into`] with memory of its own.
