@@ -3,6 +3,7 @@
 use std::{
     path::PathBuf,
     process::Command,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -82,9 +83,15 @@ pub(crate) fn kept_body(plan: &Plan) -> PathBuf {
     plan.work.join("body.ndjson")
 }
 
+/// A consumer group that has read nothing yet.
+fn group(case: &Case) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("bench-{}-{}-{}", case.name, std::process::id(), NEXT.fetch_add(1, Relaxed))
+}
+
 /// Measures it once.
 pub(crate) fn measure(plan: &Plan, case: &Case, drain: Drain, topic: &str, records: u64) -> anyhow::Result<Sample> {
-    let group = format!("bench-{}-{}", case.name, process::own_cpu_s());
+    let group = group(case);
     let sink_url = format!("http://{}", address(plan));
     let route = Route { topic, group: &group, sink: &sink_url, index: "logs-bench-default" };
     let mut sink = if drain.is_down { None } else { Some(Sink::start(plan, drain.delay_ms)?) };
@@ -168,8 +175,8 @@ fn down(plan: &Plan, program: &mut Process) -> anyhow::Result<(f64, f64)> {
 
 /// Into a real Elasticsearch.
 pub(crate) fn into_elasticsearch(plan: &Plan, case: &Case, topic: &str, records: u64) -> anyhow::Result<Sample> {
-    let group = format!("bench-{}-{}", case.name, process::own_cpu_s());
-    let index = format!("logs-bench-{}", group.replace('.', "-"));
+    let group = group(case);
+    let index = format!("logs-{group}");
     let route = Route { topic, group: &group, sink: &plan.elasticsearch, index: &index };
     let elasticsearch = process::of_stack(&plan.stack_work, "elasticsearch")?;
     let before = process::usage(elasticsearch)?.cpu_s;
