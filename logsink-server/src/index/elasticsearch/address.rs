@@ -178,7 +178,7 @@ mod tests {
     fn tokens_that_cannot_stand_in_a_header_are_refused_without_being_shown() {
         for auth in [Auth::ApiKey("se cret".into()), Auth::Bearer("Bearer secret".into()), Auth::Bearer(String::new())]
         {
-            let error = credentials(auth).err().expect("it is refused").to_string();
+            let error = credentials(auth).expect_err("it is refused").to_string();
             assert!(error.contains("write ") && !error.contains("cret"), "{error}");
         }
     }
