@@ -66,7 +66,7 @@ async fn what_is_committed_is_not_read_again_and_the_rest_is() {
     let appended = (0..100).map(|index| writer.append(batch(index)));
     futures_util::future::try_join_all(appended).await.unwrap();
 
-    let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+    let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
     let messages = read(&mut reader, 100).await;
     assert_eq!(sequences(&messages), (0..100).collect());
     for message in &messages {
@@ -82,7 +82,7 @@ async fn what_is_committed_is_not_read_again_and_the_rest_is() {
     reader.commit(&after(done)).unwrap();
     Box::new(reader).close().await.unwrap();
 
-    let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+    let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
     assert_eq!(sequences(&read(&mut reader, rest.len()).await), sequences(rest));
     Box::new(reader).close().await.unwrap();
 }
@@ -91,13 +91,13 @@ async fn what_is_committed_is_not_read_again_and_the_rest_is() {
 async fn a_second_reader_takes_over_half_and_then_all() {
     let options = options("rebalance");
     let writer = KafkaWriter::connect(&options, Metrics::new()).unwrap();
-    let mut first = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+    let mut first = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
     let appended = (0..200).map(|index| writer.append(batch(index)));
     futures_util::future::try_join_all(appended).await.unwrap();
     let messages = read(&mut first, 200).await;
     first.commit(&after(&messages)).unwrap();
 
-    let mut second = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+    let mut second = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
     // The second one joins when it is asked, and has nothing to read.
     let (revoked, _) = tokio::join!(next(&mut first), timeout(Duration::from_secs(10), second.next(1)));
     let Fetched::Revoked(revoked) = revoked else { panic!("partitions go to the second reader") };
@@ -137,7 +137,7 @@ async fn a_second_reader_takes_over_half_and_then_all() {
 async fn a_reader_that_is_not_asked_holds_back_and_loses_nothing() {
     let options = options("pause");
     let writer = KafkaWriter::connect(&options, Metrics::new()).unwrap();
-    let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+    let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
     // 60 MiB: more than the reader's buffer, so that it pauses.
     for chunk in 0..6 {
         let appended = (0..10).map(|index| {

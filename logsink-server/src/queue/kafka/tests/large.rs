@@ -120,7 +120,7 @@ async fn small_batches_are_taken_by_a_topic_that_takes_little() {
     let writer = KafkaWriter::connect(&options, Metrics::new()).unwrap();
     let batches: Vec<_> = (0..60).map(|sequence| batch(sequence, &[4_000])).collect();
     futures_util::future::join_all(batches.iter().map(|batch| append(&writer, batch))).await;
-    let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+    let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
     let mut seen = std::collections::BTreeSet::new();
     while seen.len() < 60 {
         seen.extend(sequences(&read(&mut reader, 1).await));
@@ -134,7 +134,7 @@ async fn a_record_over_the_limit_is_cut_and_marked() {
     let metrics = Metrics::new();
     let writer = KafkaWriter::connect(&options, metrics.clone()).unwrap();
     append(&writer, &batch(1, &[100, 90_000, 100])).await;
-    let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+    let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
     let messages = read(&mut reader, 3).await;
     let records = records(&messages);
     assert_eq!((records[&(1, 0)], records[&(1, 2)]), ((1, 100), (3, 100)));
@@ -158,7 +158,7 @@ async fn a_record_over_the_limit_is_a_dead_letter_where_the_settings_say_so() {
     let metrics = Metrics::new();
     let writer = KafkaWriter::connect(&options, metrics.clone()).unwrap();
     append(&writer, &batch(1, &[100, 90_000, 100])).await;
-    let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+    let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
     assert_eq!(records(&read(&mut reader, 2).await).len(), 2);
     Box::new(reader).close().await.unwrap();
     let letters = tokio::task::spawn_blocking(move || {

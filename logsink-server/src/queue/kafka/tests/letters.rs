@@ -54,7 +54,7 @@ async fn dead_letters_are_listed_sent_again_and_removed() {
     options.create_topic().await.unwrap();
     let replayed = KafkaDeadArchive::connect(&options).unwrap().replay(read_again.clone()).await.unwrap();
     assert_eq!(replayed, 2);
-    let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+    let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
     let mut messages = read(&mut reader, 2).await;
     messages.sort_by_key(|message| message.headers.sequence);
     let headers = Headers { first: 1, ..record.headers.clone() };

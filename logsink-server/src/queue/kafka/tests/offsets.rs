@@ -88,7 +88,7 @@ async fn drain_until(reader: &mut KafkaReader, mut done: impl FnMut(&[crate::que
 async fn messages_deleted_unread_are_counted_and_reading_goes_on_behind_them() {
     let options = quick(KafkaOptions { partitions: 1, ..options("expired") });
     append(&options, 0..100).await;
-    let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+    let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
     let messages = read(&mut reader, 10).await;
     let ten: Vec<_> = messages.into_iter().take(10).collect();
     reader.commit(&after(&ten)).unwrap();
@@ -99,7 +99,7 @@ async fn messages_deleted_unread_are_counted_and_reading_goes_on_behind_them() {
     admin(&options).delete_records(&list, &AdminOptions::new()).await.unwrap();
 
     let metrics = Metrics::new();
-    let mut reader = KafkaReader::connect(&options, "group", metrics.clone()).unwrap();
+    let mut reader = KafkaReader::connect(&options, &options.topic, metrics.clone()).unwrap();
     let mut seen = BTreeSet::new();
     drain_until(&mut reader, |messages| {
         seen.extend(sequences(messages));
@@ -108,14 +108,14 @@ async fn messages_deleted_unread_are_counted_and_reading_goes_on_behind_them() {
     .await;
     assert_eq!(seen, (60..100).collect());
     Box::new(reader).close().await.unwrap();
-    assert_eq!(committed(&options, "group").await, BTreeMap::from([(0, 100)]));
+    assert_eq!(committed(&options, &options.topic).await, BTreeMap::from([(0, 100)]));
 }
 
 #[tokio::test]
 async fn partitions_that_are_added_are_read_from_their_beginning() {
     let options = quick(KafkaOptions { partitions: 1, ..options("grown") });
     append(&options, 0..20).await;
-    let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+    let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
     let mut seen = sequences(&read(&mut reader, 20).await);
     let grow = NewPartitions::new(&options.topic, 6);
     admin(&options).create_partitions([&grow], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
@@ -138,7 +138,7 @@ async fn a_topic_made_anew_is_read_from_its_beginning() {
     for (before, after_it) in [(50, 20), (20, 50)] {
         let options = quick(KafkaOptions { partitions: 2, ..options("anew") });
         append(&options, 0..before).await;
-        let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+        let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
         let mut seen = BTreeSet::new();
         drain_until(&mut reader, |messages| {
             seen.extend(sequences(messages));
@@ -157,7 +157,7 @@ async fn a_topic_made_anew_is_read_from_its_beginning() {
         append(&options, 1_000..1_000 + after_it).await;
         let mut seen = BTreeSet::new();
         // Until the group's positions are those of the new topic, all of it.
-        let onlooker = Onlooker::new(&options, "group");
+        let onlooker = Onlooker::new(&options, &options.topic);
         loop {
             drain_until(&mut reader, |messages| {
                 seen.extend(sequences(messages).into_iter().filter(|sequence| *sequence >= 1_000));
@@ -180,7 +180,7 @@ async fn a_reader_that_is_not_asked_stays_in_the_group_beyond_the_poll_interval(
     let mut options = quick(options("stalled"));
     options.properties.insert("max.poll.interval.ms".into(), "6000".into());
     append(&options, 0..40).await;
-    let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+    let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
     let first = read(&mut reader, 40).await;
     sleep(Duration::from_secs(9)).await;
     assert!(first.iter().all(|message| message.epoch == 1));
@@ -190,7 +190,7 @@ async fn a_reader_that_is_not_asked_stays_in_the_group_beyond_the_poll_interval(
     assert!(more.iter().all(|message| message.epoch == 1), "it never lost them");
     reader.commit(&after(&more)).unwrap();
     Box::new(reader).close().await.unwrap();
-    assert_eq!(committed(&options, "group").await.values().sum::<i64>(), 80);
+    assert_eq!(committed(&options, &options.topic).await.values().sum::<i64>(), 80);
 }
 
 #[tokio::test]
@@ -199,8 +199,8 @@ async fn a_member_with_a_name_comes_back_to_its_partitions_and_the_others_rest_o
     let mut options = quick(options("static"));
     options.properties.insert("session.timeout.ms".into(), "30000".into());
     append(&options, 0..200).await;
-    let mut stays = KafkaReader::connect(&named("a", &options), "group", Metrics::new()).unwrap();
-    let mut goes = KafkaReader::connect(&named("b", &options), "group", Metrics::new()).unwrap();
+    let mut stays = KafkaReader::connect(&named("a", &options), &options.topic, Metrics::new()).unwrap();
+    let mut goes = KafkaReader::connect(&named("b", &options), &options.topic, Metrics::new()).unwrap();
     // Until each has two.
     let share = |messages: &[crate::queue::Message]| -> BTreeSet<i32> {
         messages.iter().map(|message| message.position.partition).collect()
@@ -215,7 +215,7 @@ async fn a_member_with_a_name_comes_back_to_its_partitions_and_the_others_rest_o
         }
     }
     Box::new(goes).close().await.unwrap();
-    let mut back = KafkaReader::connect(&named("b", &options), "group", Metrics::new()).unwrap();
+    let mut back = KafkaReader::connect(&named("b", &options), &options.topic, Metrics::new()).unwrap();
     append(&options, 200..400).await;
     let mut again = BTreeSet::new();
     while again.len() < 2 {
@@ -249,11 +249,11 @@ async fn storm(assignment: Assignment, name: &str) {
         under_way: Vec<(crate::queue::Position, u32)>,
     }
     let member = || Member {
-        reader: KafkaReader::connect(&options, "group", Metrics::new()).unwrap(),
+        reader: KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap(),
         watermark: Watermark::default(),
         under_way: Vec::new(),
     };
-    let onlooker = Onlooker::new(&options, "group");
+    let onlooker = Onlooker::new(&options, &options.topic);
     let mut members = vec![member(), member()];
     let started = Instant::now();
     let mut turn_at = started + Duration::from_secs(3);
@@ -328,7 +328,7 @@ async fn a_partition_that_stands_still_is_noticed_and_the_client_is_replaced() {
     let options = quick(KafkaOptions { partitions: 1, ..options("still") });
     append(&options, 0..20).await;
     let metrics = Metrics::new();
-    let mut reader = KafkaReader::connect(&options, "group", metrics.clone()).unwrap();
+    let mut reader = KafkaReader::connect(&options, &options.topic, metrics.clone()).unwrap();
     assert_eq!(read(&mut reader, 20).await.len(), 20);
     reader.commit(&[crate::queue::Position { partition: 0, offset: 20 }]).unwrap();
     reader.stall().await;
@@ -342,5 +342,5 @@ async fn a_partition_that_stands_still_is_noticed_and_the_client_is_replaced() {
     // On a busy machine the new one may be too slow as well.
     assert!(metrics.encode().contains("logsink_queue_clients_replaced_total{reason=\"consumer\"}"));
     Box::new(reader).close().await.unwrap();
-    assert_eq!(committed(&options, "group").await, BTreeMap::from([(0, 40)]));
+    assert_eq!(committed(&options, &options.topic).await, BTreeMap::from([(0, 40)]));
 }
