@@ -57,14 +57,14 @@ impl EncodeLabelValue for Refusal {
     }
 }
 
-/// The label of [`Metrics::ingest_refused`].
+/// The label of [`super::Metrics::ingest_refused`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Refused {
     /// Why.
     pub reason: Refusal,
 }
 
-/// A label `reason` whose values are static names: used by [`Metrics::index_dead`] and [`Metrics::index_retries`].
+/// A label `reason` whose values are static names: used by [`super::Metrics::index_dead`] and [`super::Metrics::index_retries`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Reason {
     /// A short name in snake case, from a fixed set: never text that came from outside.
@@ -112,7 +112,7 @@ impl EncodeLabelValue for ItemResult {
     }
 }
 
-/// The label of [`Metrics::index_items`].
+/// The label of [`super::Metrics::index_items`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Item {
     /// What became of it.

@@ -28,9 +28,6 @@ use crate::voice::say;
 const LEFT_OUT_MIN: Duration = Duration::from_secs(1);
 const LEFT_OUT_MAX: Duration = Duration::from_secs(30);
 
-/// Sinks listed; of more, the first are used.
-pub(crate) const SINKS_MAX: usize = 1_024;
-
 /// One sink.
 pub(crate) struct Member<C> {
     /// As messages call it.

@@ -29,9 +29,10 @@ pub(super) fn discovered(
     use crate::{
         discovery::{prefix, urls},
         source::etcd::{Range, Readings},
-        transport::balance::SINKS_MAX,
         voice::say,
     };
+    /// Servers listed; of more, the first are used.
+    const SERVERS_MAX: usize = 1_024;
     let none = format!("no server is registered in etcd at {} yet", members_of_etcd.join(","));
     let members: Members<Channel> = Arc::default();
     let (shared, config) = (members.clone(), config.clone());
@@ -39,7 +40,7 @@ pub(super) fn discovered(
     let mut readings = Readings::new(members_of_etcd.to_vec(), Range::Prefix(prefix.clone()));
     let watch = tokio::spawn(async move {
         loop {
-            let found = urls(&readings.next().await, &prefix, SINKS_MAX);
+            let found = urls(&readings.next().await, &prefix, SERVERS_MAX);
             if found.is_empty() {
                 continue;
             }
