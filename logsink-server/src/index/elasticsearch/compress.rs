@@ -30,6 +30,10 @@ pub enum Compression {
     Zstd,
 }
 
+/// Of a body of 4 MB, on one core: 1.28 GB/s to 1/7.4 of it, where level 1 does 0.70 GB/s to 1/11, -1 1.1 GB/s to 1/7.8, and what
+/// is below -3 is no faster (`zstd -b`). On the wire both are little; the time is what is saved.
+const ZSTD_LEVEL: i32 = -3;
+
 /// What a body was compressed with: the value of `content-encoding`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
@@ -82,7 +86,7 @@ impl Compressor {
     /// Compresses `body` into `out`, which is empty. False when it would take more than [`bound`]: then it goes as it is.
     pub(super) fn compress(&self, encoding: Encoding, body: &[u8], out: &mut Vec<u8>) -> bool {
         let max = bound(body.len());
-        // The fastest level of each: the next ones cost twice the time and save a tenth of the bytes.
+        // gzip's fastest level: the next ones cost twice the time and save a tenth of the bytes.
         match encoding {
             Encoding::Gzip => {
                 let mut encoder = GzEncoder::new(Bounded { out, max }, Level::fast());
@@ -90,7 +94,7 @@ impl Compressor {
             }
             Encoding::Zstd => {
                 let idle = self.idle().pop();
-                let Ok(mut zstd) = idle.map_or_else(|| zstd::bulk::Compressor::new(1), Ok) else { return false };
+                let Ok(mut zstd) = idle.map_or_else(|| zstd::bulk::Compressor::new(ZSTD_LEVEL), Ok) else { return false };
                 out.reserve_exact(max);
                 let is_done = zstd.compress_to_buffer(body, out).is_ok() && out.len() <= max;
                 self.idle().push(zstd);
