@@ -94,7 +94,9 @@ impl Compressor {
             }
             Encoding::Zstd => {
                 let idle = self.idle().pop();
-                let Ok(mut zstd) = idle.map_or_else(|| zstd::bulk::Compressor::new(ZSTD_LEVEL), Ok) else { return false };
+                let Ok(mut zstd) = idle.map_or_else(|| zstd::bulk::Compressor::new(ZSTD_LEVEL), Ok) else {
+                    return false;
+                };
                 out.reserve_exact(max);
                 let is_done = zstd.compress_to_buffer(body, out).is_ok() && out.len() <= max;
                 self.idle().push(zstd);
