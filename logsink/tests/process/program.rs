@@ -3,7 +3,7 @@
 use std::{
     env,
     io::Read,
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     panic,
     process::{Command, ExitStatus, Stdio},
     thread,
@@ -93,13 +93,17 @@ pub(crate) fn run(name: &str, url: &str) -> Ended {
 /// The same, with these variables in its environment.
 pub(crate) fn run_with(name: &str, url: &str, variables: &[(&str, &str)]) -> Ended {
     let started = Instant::now();
-    let mut process = Command::new(env::current_exe().unwrap())
-        .env(PROGRAM, name)
-        .env(URL, url)
-        .envs(variables.iter().copied())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.env(PROGRAM, name).env(URL, url).envs(variables.iter().copied()).stderr(Stdio::piped());
+    // A shell has what it runs in the background ignore SIGINT, and the library leaves an ignored signal alone.
+    // SAFETY: the closure makes a system call that is allowed between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            Ok(())
+        });
+    }
+    let mut process = command.spawn().unwrap();
     let mut pipe = process.stderr.take().unwrap();
     // As it comes, for a pipe that is full stops the program.
     let reader = thread::spawn(move || {
