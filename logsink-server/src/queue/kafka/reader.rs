@@ -90,6 +90,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Shows a partition's lag, if it is still ours: under the lock, so that what has gone in the meantime does not come back.
+    fn show_lag(&self, partition: i32, lag: i64) {
+        let state = self.state();
+        if state.assigned(partition).is_some() {
+            self.metrics.lag(partition, Some(lag));
+        }
+    }
+
     fn close(&self) {
         self.state().closing = true;
         self.room.notify_all();

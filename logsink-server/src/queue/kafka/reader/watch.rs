@@ -144,7 +144,8 @@ impl Watcher {
                 self.tell(partition, committed, start, end);
             }
             self.lag.begin(partition, committed.get(&partition).copied().unwrap_or(start));
-            self.shared.metrics.lag(partition, Some(self.lag.of(partition, None, start, end)));
+            let lag = self.lag.of(partition, None, start, end);
+            self.shared.show_lag(partition, lag);
             self.shared.state().asked(partition, epoch);
         }
         Ok(())
@@ -203,7 +204,8 @@ impl Watcher {
         let Some((partition, committed)) = self.lag.turn(&partitions) else { return };
         match self.client.fetch_watermarks(&self.shared.topic, partition, ANSWER_TIMEOUT) {
             Ok((start, end)) => {
-                self.shared.metrics.lag(partition, Some(self.lag.of(partition, committed, start, end)));
+                let lag = self.lag.of(partition, committed, start, end);
+                self.shared.show_lag(partition, lag);
                 self.wants(partition, start, end);
             }
             // The last number stands: `feel` says what is the matter.
