@@ -77,7 +77,7 @@ test-versions: ## the index's own tests on the last Elasticsearch 8 and 7
 
 test-unit: ## the unit tests, which need no server
 	@dev/setup build
-	cargo test --workspace --features $(FEATURES) --lib --bins
+	cargo test --workspace --exclude logsink-models --features $(FEATURES) --lib --bins
 
 models: ## every interleaving of the lock-free parts, by loom (part of `make test`)
 	cargo test -p logsink-models
