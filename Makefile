@@ -82,7 +82,7 @@ test-unit: ## the unit tests, which need no server
 models: ## every interleaving of the lock-free parts, by loom (part of `make test`)
 	cargo test -p logsink-models
 
-sanitize: ## the library's unit tests under AddressSanitizer, with a nightly toolchain (minutes)
+sanitize: ## the library's unit tests and the server's unsafe code under AddressSanitizer, with a nightly toolchain (minutes)
 	@dev/sanitize
 
 bench: ## the benches below benches/
