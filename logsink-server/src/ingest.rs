@@ -214,9 +214,8 @@ impl Ingest {
         let records = summary.records;
         if records > 0 {
             let admitted = self.services.admit(summary.service, records, bytes, now)?;
-            let service = summary.service.to_owned();
             let appending = Instant::now();
-            let appended = self.queue.append(Batch { payload, records, service, headers }).await;
+            let appended = self.queue.append(Batch { payload, headers }).await;
             self.metrics.queue_append_seconds.observe(appending.elapsed().as_secs_f64());
             if let Err(error) = appended {
                 self.metrics.queue_failed.inc();

@@ -60,10 +60,6 @@ impl Headers {
 pub struct Batch {
     /// The request as it came.
     pub payload: Bytes,
-    /// Log records in it.
-    pub records: u32,
-    /// The first resource's `service.name`: what Kafka's partition is chosen by when there is no instance id.
-    pub service: String,
     /// What travels beside it.
     pub headers: Headers,
 }

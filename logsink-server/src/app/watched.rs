@@ -114,8 +114,7 @@ mod tests {
     async fn a_failure_shows_until_an_append_succeeds() {
         let fake = Arc::new(Fake(Mutex::default(), AtomicBool::default()));
         let queue = WatchedQueue::new(fake.clone());
-        let batch =
-            || Batch { payload: Default::default(), records: 1, service: String::new(), headers: Default::default() };
+        let batch = || Batch { payload: Default::default(), headers: Default::default() };
         queue.append(batch()).await.unwrap();
         assert_eq!(ready(&queue).await, Ok(()));
         *fake.0.lock().unwrap() = Some(QueueError::Unavailable("no broker answers".into()));

@@ -17,7 +17,7 @@ use super::{
     Elasticsearch, Failed,
     body::{Body, Item, Part},
     bulk::{self, Answer, Judged},
-    http::{self, UNREACHED},
+    http,
     limit::{BYTES_MIN, Took},
     nodes::Sign,
     repeats,
@@ -79,24 +79,15 @@ async fn write_body(
         elasticsearch.metrics.index_duplicates.inc_by(before.stored.len() as u64);
         Items::Some((0..body.items.len()).filter(|item| !before.stored.contains(item)).collect())
     };
-    let mut work = VecDeque::from([Attempt { items, is_repeat: false }]);
-    while let Some(attempt) = work.pop_front() {
-        if !attempt.items.is_empty() {
-            writing.send(attempt, &mut work).await;
+    let mut work = VecDeque::from([items]);
+    while let Some(items) = work.pop_front() {
+        if !items.is_empty() {
+            writing.send(items, &mut work).await;
         }
     }
     let doubles = repeats::after(elasticsearch, set_up, body, &before).await;
     elasticsearch.metrics.index_duplicates.inc_by(doubles);
     elasticsearch.trouble.over();
-}
-
-/// One sending of some documents.
-#[derive(Debug, Clone, PartialEq)]
-struct Attempt {
-    items: Items,
-    /// Whether they were sent before and no answer told what became of them (time-out, reset, nonsense): they may be stored,
-    /// and then perhaps in a backing index that is not the one which is written now.
-    is_repeat: bool,
 }
 
 /// Indexes of documents in the body, ascending.
@@ -119,13 +110,12 @@ struct Writing<'a> {
 
 impl Writing<'_> {
     /// Sends some documents, once, and puts into `work` what has to be sent again.
-    async fn send(&mut self, attempt: Attempt, work: &mut VecDeque<Attempt>) {
-        let Attempt { mut items, is_repeat } = attempt;
+    async fn send(&mut self, mut items: Items, work: &mut VecDeque<Items>) {
         let client = &self.elasticsearch.client;
         let metrics = &self.elasticsearch.metrics;
         // What a request may have can have changed since these were put together.
         if let Some(rest) = items.split_off(self.body, client.nodes.appetite().1) {
-            work.push_front(Attempt { items: rest, is_repeat });
+            work.push_front(rest);
         }
         let lines = items.lines(self.body);
         metrics.index_request_bytes.observe(lines.len() as f64);
@@ -137,8 +127,7 @@ impl Writing<'_> {
                     self.elasticsearch.trouble.over();
                     return;
                 };
-                // Each of them was answered.
-                work.push_front(Attempt { items: again, is_repeat: false });
+                work.push_front(again);
                 failed
             }
             Answer::Halve { reason, message } => {
@@ -147,16 +136,16 @@ impl Writing<'_> {
                     return self.bury_item(items.get(0), reason, &message).await;
                 }
                 let rest = items.split_at(sent / 2);
-                work.push_front(Attempt { items: rest, is_repeat });
-                work.push_front(Attempt { items, is_repeat });
+                work.push_front(rest);
+                work.push_front(items);
                 return;
             }
             Answer::Retry { reason, message } => {
-                work.push_front(Attempt { items, is_repeat: is_repeat || is_ambiguous(reason) });
+                work.push_front(items);
                 Failed::Retry { reason, message, after }
             }
             Answer::Stop { message } => {
-                work.push_front(Attempt { items, is_repeat });
+                work.push_front(items);
                 Failed::Stop { message }
             }
         };
@@ -173,8 +162,7 @@ impl Writing<'_> {
             self.elasticsearch.trouble.failed(&failed, "cannot write to the index");
         }
         // A node that failed is left out; as long as there are others, nothing speaks against asking them at once.
-        let is_the_nodes =
-            matches!(failed, Failed::Retry { reason, .. } if is_ambiguous(reason) || reason == UNREACHED);
+        let is_the_nodes = matches!(failed, Failed::Retry { reason, .. } if reason != "http_429");
         if is_the_nodes && client.nodes.has_others() && self.backoff.failures < QUIET_FAILURES {
             self.backoff.failures += 1;
         } else {
@@ -250,11 +238,6 @@ fn judge(answer: Result<http::Answer, Failed>, documents: usize) -> ((Answer, Op
         Answer::Judged(_) | Answer::Halve { .. } | Answer::Stop { .. } => (None, Sign::Well),
     };
     ((answer, after), took, sign)
-}
-
-/// Whether a request that failed so may have been carried out.
-fn is_ambiguous(reason: &str) -> bool {
-    !matches!(reason, UNREACHED | "http_429")
 }
 
 // === impl Items ===

@@ -8,8 +8,6 @@ use crate::queue::{DeadLetters, Headers, dead::DeadArchive};
 fn batch(index: u64) -> Batch {
     Batch {
         payload: Bytes::from(format!("payload {index}")),
-        records: 1,
-        service: "shop".into(),
         headers: Headers { instance: Some("i".into()), sequence: Some(index), ..Headers::default() },
     }
 }

@@ -20,8 +20,6 @@ fn batch(index: u64) -> Batch {
     let instance = format!("instance-{}", index % 16);
     Batch {
         payload: Bytes::from(format!("payload {index}")),
-        records: 1,
-        service: "shop".into(),
         headers: Headers { instance: Some(instance), sequence: Some(index), ..Headers::default() },
     }
 }

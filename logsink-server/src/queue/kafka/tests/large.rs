@@ -31,8 +31,6 @@ fn batch(sequence: u64, sizes: &[usize]) -> Batch {
     let resource = ResourceLogs { scope_logs: vec![scope], ..ResourceLogs::default() };
     Batch {
         payload: ExportLogsServiceRequest { resource_logs: vec![resource] }.encode_to_vec().into(),
-        records: sizes.len() as u32,
-        service: "shop".into(),
         headers: Headers { instance: Some("i".into()), sequence: Some(sequence), ..Headers::default() },
     }
 }
