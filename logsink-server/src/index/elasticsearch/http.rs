@@ -23,7 +23,7 @@ use super::{
     ElasticsearchOptions, Failed, IndexError, address, bulk,
     compress::{self, Compression, Compressor, Encoding},
     limit::Took,
-    nodes::{Nodes, Sign},
+    nodes::{Asked, Nodes, Sign},
     pool::Pool,
 };
 use crate::{compute::compute, metrics::Metrics};
@@ -108,7 +108,7 @@ impl Client {
             let headers = headers(content_type);
             let answer = self.transports[node].send(method, path, headers, query, body.clone(), timeout).await;
             let is_well = answer.as_ref().is_ok_and(|answer| !matches!(answer.status, 502..=504));
-            self.nodes.sign(node, if is_well { Sign::Well } else { Sign::Failed }, sent_at);
+            self.nodes.sign(node, Asked::Question, if is_well { Sign::Well } else { Sign::Failed }, sent_at);
             match answer {
                 Err(Failed::Retry { reason: UNREACHED, .. }) if left > 0 => {}
                 answer => return answer,

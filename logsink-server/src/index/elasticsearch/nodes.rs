@@ -43,9 +43,14 @@ struct Node {
     under_way: usize,
     /// Failures in a row.
     failures: u32,
-    failed_at: Option<Instant>,
+    last_failure: Option<Failure>,
     /// Left out until then; then on trial until an answer comes.
     out_until: Option<Instant>,
+}
+
+struct Failure {
+    at: Instant,
+    asked: Asked,
 }
 
 /// A request's place at a node, until it is answered or dropped.
@@ -62,6 +67,14 @@ pub(super) enum Sign {
     Well,
     /// It may not work: others are asked for a while.
     Failed,
+}
+
+/// What a node was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Bulk,
+    /// Anything small.
+    Question,
 }
 
 enum Choice {
@@ -85,7 +98,7 @@ impl Nodes {
             limit: Limit::new(requests_max, bytes_max),
             under_way: 0,
             failures: 0,
-            failed_at: None,
+            last_failure: None,
             out_until: None,
         };
         let state = State { nodes: names.into_iter().map(node).collect(), turn: 0, turn_any: 0 };
@@ -145,12 +158,14 @@ impl Nodes {
         in_turn.clone().find(|&at| state.nodes[at].is_due(now)).unwrap_or(turn)
     }
 
-    /// Takes note of what an answer says about a node.
-    pub(super) fn sign(&self, node: usize, sign: Sign, sent_at: Instant) {
+    /// Takes note of what the answer to something `asked` says about a node.
+    pub(super) fn sign(&self, node: usize, asked: Asked, sign: Sign, sent_at: Instant) {
         let mut state = self.state();
         let alone = state.nodes.len() == 1;
         let node = &mut state.nodes[node];
         match sign {
+            // Who answers questions may take no bodies.
+            Sign::Well if asked == Asked::Question && node.is_out_for(Asked::Bulk) => {}
             Sign::Well => {
                 node.failures = 0;
                 if node.out_until.take().is_some() && !alone {
@@ -158,12 +173,12 @@ impl Nodes {
                 }
             }
             // What was under way when it failed fails with it, and says nothing new.
-            Sign::Failed if node.failed_at.is_none_or(|failed| sent_at > failed) => {
+            Sign::Failed if node.last_failure.as_ref().is_none_or(|failure| sent_at > failure.at) => {
                 let now = Instant::now();
                 let pause = PAUSE_MIN.saturating_mul(1 << node.failures.min(16)).min(PAUSE_MAX);
                 let was_in = node.out_until.is_none();
                 node.failures += 1;
-                node.failed_at = Some(now);
+                node.last_failure = Some(Failure { at: now, asked });
                 node.out_until = Some(now + pause.mul_f64(0.5 + 0.5 * fastrand::f64()));
                 if was_in && !alone {
                     tracing::warn!(node = node.name, "the node does not answer; others are asked meanwhile");
@@ -216,6 +231,10 @@ impl Node {
         self.out_until.is_none_or(|until| until <= now)
     }
 
+    fn is_out_for(&self, asked: Asked) -> bool {
+        self.out_until.is_some() && self.last_failure.as_ref().is_some_and(|failure| failure.asked == asked)
+    }
+
     fn has_room(&self, now: Instant) -> bool {
         let on_trial = self.out_until.is_some();
         self.is_due(now) && self.under_way < if on_trial { 1 } else { self.limit.requests() }
@@ -248,7 +267,7 @@ impl Place {
             let seconds = (now - sent.at).as_secs_f64();
             self.nodes.metrics.index_request_seconds.get_or_create(&label).observe(seconds);
         }
-        self.nodes.sign(self.node, sign, sent.at);
+        self.nodes.sign(self.node, Asked::Bulk, sign, sent.at);
     }
 }
 
@@ -317,14 +336,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_answers_questions_may_yet_take_no_bodies() {
+        let nodes = nodes(&["a", "b"]);
+        let out = |asked, sign| {
+            nodes.sign(0, asked, sign, Instant::now());
+            nodes.state().nodes[0].out_until.is_some()
+        };
+        assert!(out(Asked::Bulk, Sign::Failed));
+        assert!(out(Asked::Question, Sign::Well), "the pause stays");
+        assert_eq!(nodes.state().nodes[0].failures, 1, "and the next is longer");
+        assert!(!out(Asked::Bulk, Sign::Well));
+        // One that does not answer questions either is well again with the first answer.
+        assert!(out(Asked::Question, Sign::Failed));
+        assert!(!out(Asked::Question, Sign::Well));
+    }
+
+    #[tokio::test]
     async fn pauses_grow_to_a_bound() {
         let nodes = nodes(&["a"]);
         let mut pauses = Vec::new();
         for _ in 0..12 {
             let now = Instant::now() + Duration::from_nanos(1);
-            nodes.sign(0, Sign::Failed, now);
+            nodes.sign(0, Asked::Bulk, Sign::Failed, now);
             // A later failure is news.
-            nodes.state().nodes[0].failed_at = Some(now - Duration::from_secs(1));
+            nodes.state().nodes[0].last_failure = None;
             pauses.push(nodes.state().nodes[0].out_until.unwrap() - now);
         }
         assert!(pauses[0] <= PAUSE_MIN, "{pauses:?}");
@@ -334,8 +369,8 @@ mod tests {
     #[tokio::test]
     async fn when_all_are_out_requests_wait_for_the_first() {
         let nodes = nodes(&["a", "b"]);
-        nodes.sign(0, Sign::Failed, Instant::now());
-        nodes.sign(1, Sign::Failed, Instant::now());
+        nodes.sign(0, Asked::Bulk, Sign::Failed, Instant::now());
+        nodes.sign(1, Asked::Bulk, Sign::Failed, Instant::now());
         assert!(!nodes.has_others());
         let place = timeout(Duration::from_secs(10), nodes.place(1)).await.expect("a pause ends");
         place.answered(Some(Took::All), Sign::Well);
