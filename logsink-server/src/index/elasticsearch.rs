@@ -202,11 +202,18 @@ impl Elasticsearch {
     /// Puts the template in place before the first write, however often it takes.
     async fn set_up(&self) -> SetUp {
         let set_up = async || setup::set_up(self).await;
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut has_failed) = (Backoff::default(), false);
         loop {
             match self.set_up.get_or_try_init(set_up).await {
-                Ok(set_up) => return *set_up,
+                Ok(set_up) => {
+                    // Not left to the first write: who waits for readiness may send nothing before.
+                    if has_failed {
+                        self.trouble.over();
+                    }
+                    return *set_up;
+                }
                 Err(failed) => {
+                    has_failed = true;
                     self.trouble.failed(&failed, "cannot set up the index");
                     backoff.wait(&failed).await;
                 }

@@ -217,6 +217,19 @@ async fn a_cluster_that_is_away_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_set_up_that_fails_at_first_leaves_no_trouble_before_anything_is_written() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let story = story_at(address, []);
+    let come_back = async {
+        story.trouble().await;
+        story.serve(TcpListener::bind(address).await.unwrap());
+    };
+    tokio::join!(story.elasticsearch.set_up(), come_back);
+    assert_eq!(story.elasticsearch.trouble.message(), None);
+    story.elasticsearch.ready().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_not_otlp_goes_to_the_dead_letters_whole() {
     let story = story([]).await;
     let mut bad = message(1);
