@@ -21,7 +21,7 @@ mod rules;
 /// Servers that take events in come, go and die, and the library finds them through etcd.
 mod discovery;
 
-/// A service that floods, beside a small one.
+/// A service that floods, beside a small one; one that is over its rate.
 mod limits;
 
 /// Others' programs at our doors: the OpenTelemetry SDKs for Python and Go, OTLP over HTTP by hand.

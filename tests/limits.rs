@@ -1,8 +1,15 @@
 //! What one service may send: a flood is held back, told when to come again, and holds up nobody else.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
-use logsink_tests::{App, Server, unique, until};
+use logsink_tests::{
+    App, Server, load,
+    otlp::{Door, RESOURCE_EXHAUSTED},
+    unique, until,
+};
 
 use crate::numbers;
 
@@ -47,4 +54,28 @@ fn a_flood_is_held_to_its_rate_and_a_small_service_does_not_notice() {
     }
     flooding.quit();
     calm.quit();
+}
+
+#[test]
+fn a_service_over_its_rate_is_told_when_to_come_again_and_is_let_in_then() {
+    const FIRST: u64 = 60;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::configured(dir.path(), "[ingest.limits]\nrecords_per_second = 20\nburst = \"1s\"\n");
+    for (door, code) in [(Door::Grpc, RESOURCE_EXHAUSTED), (Door::Http, 429)] {
+        let service = unique("over");
+        // Three seconds' worth, of which one may come at once: it is taken whole, and owes two.
+        door.export(&server, &load::request(&service, 0..FIRST)).expect("a full bucket takes any batch");
+        let more = load::request(&service, [FIRST]);
+        let refusal = door.export(&server, &more).expect_err("it owes two seconds");
+        assert_eq!(refusal.code, code, "{refusal:?}");
+        assert!(refusal.message.contains("over its rate"), "{refusal:?}");
+        let wait = refusal.wait.unwrap_or_else(|| panic!("it is told when: {refusal:?}"));
+        assert!(!wait.is_zero() && wait <= Duration::from_secs(2), "{refusal:?}");
+        door.export(&server, &load::request(&unique("other"), [0])).expect("others have their own rate");
+        // As it was told to.
+        thread::sleep(wait);
+        door.export(&server, &more).expect("who waits as told is let in");
+        let hits = server.await_hits(&format!("service={service}"), FIRST as usize + 1, Duration::from_secs(20));
+        numbers::exactly_once(&hits, FIRST + 1);
+    }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Answer {
     /// The status code.
     pub status: u16,
+    /// The headers.
+    pub headers: reqwest::header::HeaderMap,
     /// The body as text.
     pub body: String,
 }
@@ -36,7 +38,7 @@ fn request(build: impl FnOnce(&reqwest::Client) -> reqwest::RequestBuilder) -> R
             .build()
             .map_err(|error| error.to_string())?;
         let response = build(&client).send().await.map_err(|error| format!("{error:?}"))?;
-        let status = response.status().as_u16();
-        Ok(Answer { status, body: response.text().await.map_err(|error| error.to_string())? })
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(Answer { status, headers, body: response.text().await.map_err(|error| error.to_string())? })
     })
 }

@@ -8,6 +8,7 @@ pub mod app;
 pub mod example;
 pub mod http;
 pub mod load;
+pub mod otlp;
 pub mod process;
 pub mod python;
 pub mod server;

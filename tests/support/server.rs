@@ -285,6 +285,10 @@ pub struct Space {
     pub kafka: String,
     /// What stands in front of Elasticsearch; none for the server itself.
     pub proxy: Option<String>,
+    /// Whether the servers have etcd; without it nobody finds them there, and their rules are files.
+    pub etcd: bool,
+    /// Further sections.
+    pub sections: String,
 }
 
 impl Space {
@@ -297,6 +301,8 @@ impl Space {
             partitions: 4,
             kafka: String::new(),
             proxy: None,
+            etcd: true,
+            sections: String::new(),
         }
     }
 
@@ -321,9 +327,13 @@ impl Space {
     }
 
     fn config(&self, roles: &[&str]) -> String {
+        let etcd = match self.etcd {
+            true => format!("[etcd]\nendpoints = [{:?}]\nfleet = {:?}\n", stack::etcd(), self.topic),
+            false => String::new(),
+        };
         format!(
             "mode = \"cluster\"\nroles = {roles:?}\n\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\ngroup = {:?}\npartitions = {}\n{}\n\
-             [elasticsearch]\nurls = [{:?}]\ndata_stream = {:?}\n\n[etcd]\nendpoints = [{:?}]\nfleet = {:?}\n",
+             [elasticsearch]\nurls = [{:?}]\ndata_stream = {:?}\n\n{etcd}{}\n",
             stack::kafka(),
             self.topic,
             self.topic,
@@ -331,8 +341,7 @@ impl Space {
             self.kafka,
             self.proxy.clone().unwrap_or_else(stack::elasticsearch),
             self.data_stream,
-            stack::etcd(),
-            self.topic,
+            self.sections,
         )
     }
 }
