@@ -21,6 +21,9 @@ mod rules;
 /// Servers that take events in come, go and die, and the library finds them through etcd.
 mod discovery;
 
+/// The same without etcd: an application is given a list.
+mod list;
+
 /// A service that floods, beside a small one; one that is over its rate.
 mod limits;
 
