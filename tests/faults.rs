@@ -1,5 +1,9 @@
 //! Real servers that die, hang and come back while events flow. One story at a time: they share the servers.
 
+/// What readiness says while a server is away.
+#[path = "dependencies.rs"]
+mod dependencies;
+
 /// A greedy service and a modest one while Kafka takes nothing.
 #[path = "fairness.rs"]
 mod fairness;
