@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use opentelemetry_proto::tonic::{
@@ -27,6 +27,8 @@ use crate::{now_ns, server::Space, stack};
 
 /// How long the broker may take to acknowledge what is under way.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the server may take to make its topic: one that only drains is ready before.
+const TOPIC_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A request of the service's events with these numbers in the attribute `n`.
 pub fn request(service: &str, numbers: impl IntoIterator<Item = u64>) -> ExportLogsServiceRequest {
@@ -58,6 +60,8 @@ pub fn request(service: &str, numbers: impl IntoIterator<Item = u64>) -> ExportL
 pub fn producer(properties: &[(&str, &str)]) -> BaseProducer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", stack::kafka()).set("linger.ms", "5");
+    // The topic is the server's to make: the broker would make one of a single partition.
+    config.set("allow.auto.create.topics", "false");
     properties.iter().for_each(|(key, value)| _ = config.set(*key, *value));
     config.create().expect("the properties are right")
 }
@@ -67,12 +71,18 @@ pub fn producer(properties: &[(&str, &str)]) -> BaseProducer {
 /// # Panics
 /// When the producer refuses it.
 pub fn send(producer: &BaseProducer, topic: &str, partition: i32, payload: &[u8]) {
+    let start = Instant::now();
     loop {
         let headers = OwnedHeaders::new().insert(Header { key: "traceparent", value: Some(TRACEPARENT) });
         let record = BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(payload).headers(headers);
         match producer.send(record) {
             Ok(()) => break,
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                producer.poll(Duration::from_millis(20));
+            }
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition), _))
+                if start.elapsed() < TOPIC_TIMEOUT =>
+            {
                 producer.poll(Duration::from_millis(20));
             }
             Err((error, _)) => panic!("{error}"),
