@@ -45,6 +45,9 @@ mod examples;
 /// What is wrong is said in one clear sentence, and nothing that was accepted is lost.
 mod refusals;
 
+/// Clients that connect and do not get on with it.
+mod doors;
+
 /// TLS from the application to the server and from the command to the server; certificates that are not right.
 mod tls;
 

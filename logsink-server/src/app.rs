@@ -7,6 +7,7 @@
 //! index publishes what is open. What does not finish in time is durable in the queue and read again at the next start.
 
 mod cluster;
+mod connections;
 mod data;
 mod limits;
 mod listen;
@@ -25,7 +26,8 @@ use tonic::service::Routes;
 
 pub use self::listen::Addresses;
 use self::{
-    listen::{Listeners, serve_grpc, serve_http},
+    connections::Door,
+    listen::{Listeners, connections_max, serve_grpc, serve_http},
     register::Entrant,
     task::Task,
     tls::Certificates,
@@ -87,6 +89,8 @@ struct DrainParts {
 /// A server whose steps are ready and whose listeners are open.
 pub struct App {
     listeners: Listeners,
+    http_door: Door,
+    grpc_door: Door,
     http: Router,
     grpc: Routes,
     drain: Option<Drain>,
@@ -200,6 +204,8 @@ impl App {
         });
         // Doors.
         let health = Arc::new(health);
+        let connections_max = connections_max(config);
+        let [http_door, grpc_door] = ["http", "grpc"].map(|name| Door::new(name, connections_max, &metrics));
         let mut http = api::router(search, health.clone(), metrics)
             .merge(control::http::router(control.clone()))
             .merge(ui::router());
@@ -212,7 +218,19 @@ impl App {
             grpc = grpc.add_service(ingest::grpc::service(ingest));
         }
         let (retention, stop_timeout) = (steps.retention, config.stop_timeout());
-        Ok(Self { listeners, http, grpc, drain, retention, entrant, control, health, stop_timeout })
+        Ok(Self {
+            listeners,
+            http_door,
+            grpc_door,
+            http,
+            grpc,
+            drain,
+            retention,
+            entrant,
+            control,
+            health,
+            stop_timeout,
+        })
     }
 
     /// Where the server listens, with the real ports.
@@ -247,11 +265,13 @@ impl App {
         let mut drain = self.drain.map(|drain| {
             Task::spawn("drain", async { drain.run(drain_stopping).await.map_err(|error| Error::step("drain", error)) })
         });
-        let Listeners { grpc, http, addresses, certificates } = self.listeners;
+        let Listeners { grpc, http, certificates, .. } = self.listeners;
         let closing = doors_closing.clone();
-        let mut http = Task::spawn("http", serve_http(http, addresses.http, certificates.clone(), self.http, closing));
-        let mut grpc =
-            grpc.map(|listener| Task::spawn("grpc", serve_grpc(listener, certificates, self.grpc, doors_closing)));
+        let http = serve_http(http, certificates.clone(), self.http_door, self.http, closing);
+        let mut http = Task::spawn("http", http);
+        let (routes, door) = (self.grpc, self.grpc_door);
+        let grpc = grpc.map(|listener| serve_grpc(listener, certificates, door, routes, doors_closing));
+        let mut grpc = grpc.map(|served| Task::spawn("grpc", served));
         let registration = self.entrant.map(Entrant::enter);
 
         let ended = tokio::select! {

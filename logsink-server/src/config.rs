@@ -106,6 +106,9 @@ pub struct Listen {
     /// Where others reach `grpc`, for the list of servers in etcd: `host` or `host:port`. Default: the address itself; a server
     /// that listens on every address and has no `advertise` is not in the list.
     pub advertise: Option<String>,
+    /// Connections of each of the two at a time; a further one is closed at once. Default: 4,096, or a third of the files that
+    /// the process may have open where that is less.
+    pub connections_max: Option<usize>,
 }
 
 /// `[tls]`: PEM files.

@@ -23,7 +23,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-pub use self::labels::{Item, ItemResult, Node, Partition, Reason, Refusal, Refused, Rule, Service};
+pub use self::labels::{Closed, Door, Item, ItemResult, Node, Partition, Reason, Refusal, Refused, Rule, Service};
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -63,6 +63,12 @@ pub struct Metrics {
     sources: Mutex<Vec<Source>>,
     /// Services with figures of their own.
     services: Mutex<BTreeSet<String>>,
+
+    // === doors ===
+    /// Connections that are open, by door.
+    pub connections: Family<Door, Gauge>,
+    /// Connections that the server closed of itself, by door and reason.
+    pub connections_closed: Family<Closed, Counter>,
 
     // === ingest ===
     /// Export requests that came in, whatever became of them.
@@ -227,6 +233,8 @@ impl Metrics {
         let mut r = Registry::with_prefix("logsink");
         let r = &mut r;
         let metrics = Self {
+            connections: family(r, "connections", "Connections that are open, by door"),
+            connections_closed: family(r, "connections_closed", "Connections that the server closed, by reason"),
             ingest_requests: counter(r, "ingest_requests", "Export requests that came in"),
             ingest_records: counter(r, "ingest_records", "Records acknowledged"),
             ingest_bytes: counter(r, "ingest_bytes", "Bytes of the acknowledged requests, decompressed"),
@@ -297,6 +305,16 @@ impl Metrics {
             services: Mutex::default(),
         };
         Arc::new(Self { registry: std::mem::take(r), ..metrics })
+    }
+
+    /// The connections that are open at a door, `grpc` or `http`.
+    pub fn connections(&self, door: &'static str) -> Gauge {
+        self.connections.get_or_create_owned(&Door { door })
+    }
+
+    /// The connections that the server closed of itself at a door; `reason` is `full`, `handshake` or `late`.
+    pub fn connections_closed(&self, door: &'static str, reason: &'static str) -> Counter {
+        self.connections_closed.get_or_create_owned(&Closed { door, reason })
     }
 
     /// Counts a request that ingest refused.

@@ -1,23 +1,38 @@
 //! The listeners: opened first, so that a port in use is said before anything else happens, and served last.
 
-use std::{fs, future::IntoFuture, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
-use tokio::{net::TcpListener, sync::watch};
-use tonic::{
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
 };
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tonic::{service::Routes, transport::Server};
 
-use super::tls::{Certificates, TlsListener};
+use super::{
+    connections::{Connection, Connections, Door},
+    tls::Certificates,
+};
 use crate::{
     config::{Config, Role},
     error::Error,
 };
 
-/// Calls under way in one gRPC connection. A client sends a few batches at a time; a proxy in front of many sends more.
+/// Connections of one listener at a time where the settings do not say: a client has one or two, and a fleet of thousands has
+/// several servers.
+const CONNECTIONS_MAX: usize = 4_096;
+/// The part of the files that the process may have open that is for the connections of one listener; as much again is for the
+/// other one, and the rest for stores and clients.
+const CONNECTIONS_PART: usize = 3;
+/// How long a client may take to send the head of a request over HTTP/1, and how long a connection is kept for its next one: a
+/// head is one packet or two, but senders and scrapers come every 15 s or more often, and one whose connection is closed just
+/// as it sends has to send again.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+/// Calls under way in one connection of HTTP/2. A client sends a few batches at a time; a proxy in front of many sends more.
 const STREAMS_MAX: u32 = 256;
-/// How often an idle gRPC connection is asked whether its peer is still there.
+/// How often an idle connection of HTTP/2 is asked whether its peer is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the peer may take to answer that.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,42 +88,98 @@ async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener
     Ok((listener, address))
 }
 
+/// How many connections a listener has at a time.
+pub(super) fn connections_max(config: &Config) -> usize {
+    let by_files = || files_max().map_or(CONNECTIONS_MAX, |files| CONNECTIONS_MAX.min(files / CONNECTIONS_PART));
+    config.listen.connections_max.unwrap_or_else(by_files).max(1)
+}
+
+/// How many files this process may have open; none where the system sets no bound or does not say.
+fn files_max() -> Option<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    files.split_whitespace().next()?.parse().ok()
+}
+
 /// Serves HTTP/1.1 and HTTP/2 until `closing`, then lets requests under way finish.
 pub(super) async fn serve_http(
     listener: TcpListener,
-    address: SocketAddr,
     certificates: Option<Certificates>,
+    door: Door,
     router: Router,
     closing: watch::Receiver<bool>,
 ) -> Result<(), Error> {
-    let closing = until(closing);
-    let served = match &certificates {
-        Some(certificates) => {
-            let listener = TlsListener::new(listener, address, certificates);
-            axum::serve(listener, router).with_graceful_shutdown(closing).into_future().await
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(STREAMS_MAX);
+    // Made ready once, rather than for every connection.
+    let served = Arc::new(Served { builder, router: router.with_state(()), door: door.clone() });
+    let mut connections = Connections::new(listener, certificates.map(|certificates| certificates.http), door);
+    // Those that are still open when this is dropped are cut off.
+    let mut open = JoinSet::new();
+    let mut stop = pin!(until(closing.clone()));
+    loop {
+        tokio::select! {
+            connection = connections.next() => drop(open.spawn(served.clone().serve(connection, closing.clone()))),
+            // A handler that panics has said so.
+            Some(_) = open.join_next() => {}
+            () = &mut stop => break,
         }
-        None => axum::serve(listener, router).with_graceful_shutdown(closing).into_future().await,
-    };
-    served.map_err(|error| Error::step("http", error))
+    }
+    drop(connections);
+    while open.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// What is served over HTTP, and how.
+struct Served {
+    builder: auto::Builder<TokioExecutor>,
+    router: Router,
+    door: Door,
+}
+
+impl Served {
+    async fn serve(self: Arc<Self>, connection: Connection, closing: watch::Receiver<bool>) {
+        let service = TowerToHyperService::new(self.router.clone());
+        let mut served = pin!(self.builder.serve_connection(TokioIo::new(connection), service));
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = until(closing) => {
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if let Err(error) = ended {
+            // The time-outs of the connection itself have been counted.
+            if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout) {
+                self.door.late.inc();
+            }
+            tracing::debug!(error, "a connection has failed");
+        }
+    }
 }
 
 /// Serves gRPC until `closing`, then lets calls under way finish.
 pub(super) async fn serve_grpc(
     listener: TcpListener,
     certificates: Option<Certificates>,
+    door: Door,
     routes: Routes,
     closing: watch::Receiver<bool>,
 ) -> Result<(), Error> {
-    let wrong = |error: tonic::transport::Error| Error::step("grpc", error);
-    let mut server = Server::builder()
+    let connections = Connections::new(listener, certificates.map(|certificates| certificates.grpc), door);
+    let server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(PING_INTERVAL))
-        .http2_keepalive_timeout(Some(PING_TIMEOUT));
-    if let Some(certificates) = certificates {
-        server = server.tls_config(certificates.grpc).map_err(wrong)?;
-    }
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    server.add_routes(routes).serve_with_incoming_shutdown(incoming, until(closing)).await.map_err(wrong)
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .add_routes(routes);
+    let served = server.serve_with_incoming_shutdown(connections, until(closing)).await;
+    served.map_err(|error| Error::step("grpc", error))
 }
 
 async fn until(mut closing: watch::Receiver<bool>) {

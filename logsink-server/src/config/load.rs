@@ -45,6 +45,7 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("listen.grpc", Kind::Text),
     ("listen.http", Kind::Text),
     ("listen.advertise", Kind::Text),
+    ("listen.connections_max", Kind::Int),
     ("tls.cert", Kind::Text),
     ("tls.key", Kind::Text),
     ("tls.client_ca", Kind::Text),

@@ -64,6 +64,9 @@ impl Config {
         ensure(grpc != http || grpc.port() == 0 || !self.has(Role::Ingest), "listen.http", || {
             format!("{http} is the address of listen.grpc as well: gRPC and HTTP need a port each")
         })?;
+        ensure(self.listen.connections_max != Some(0), "listen.connections_max", || {
+            "is 0, and nobody could connect: write 1 at least, or leave it out".into()
+        })?;
         if let Some(host) = &self.listen.advertise {
             let is_host = !host.is_empty() && !host.starts_with(':') && !host.contains(['/', '@', ' ', ',']);
             ensure(is_host, "listen.advertise", || {

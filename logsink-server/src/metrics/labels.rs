@@ -64,6 +64,22 @@ pub struct Refused {
     pub reason: Refusal,
 }
 
+/// The label of what is measured for each listener.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Door {
+    /// `grpc` or `http`.
+    pub door: &'static str,
+}
+
+/// The label of [`super::Metrics::connections_closed`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Closed {
+    /// `grpc` or `http`.
+    pub door: &'static str,
+    /// `full`, `handshake` or `late`.
+    pub reason: &'static str,
+}
+
 /// A label `reason` whose values are static names: used by [`super::Metrics::index_dead`] and [`super::Metrics::index_retries`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Reason {
