@@ -33,6 +33,9 @@ mod sdk;
 /// A real OpenTelemetry Collector between the library and the server.
 mod collector;
 
+/// Whose work an event was part of: `traceparent` beside requests and messages.
+mod trace;
+
 /// A topic of JSON lines, by a real rsyslog and as others write them.
 mod lines;
 

@@ -36,7 +36,7 @@ use self::{
 use crate::{
     metrics::{Metrics, Refusal},
     otlp::{self, Limits, WireFault},
-    queue::{Batch, Headers, QueueError, QueueWriter},
+    queue::{self, Batch, Headers, QueueError, QueueWriter},
 };
 
 /// What the doors take in.
@@ -293,8 +293,17 @@ fn headers(map: &HeaderMap) -> Headers {
         rules: text(header::RULES),
         lost: text(header::LOST),
         first: text(header::FIRST).and_then(|first| first.parse().ok()).unwrap_or(0),
+        others: trace_context(map),
         ..Headers::default()
     }
+}
+
+/// The sender's trace context goes on beside the message, as another producer's would stand there. Without one nothing is
+/// allocated.
+fn trace_context(map: &HeaderMap) -> Vec<(String, Bytes)> {
+    let found =
+        map.get(queue::TRACEPARENT).filter(|value| value.to_str().is_ok_and(|text| queue::trace_of(text).is_some()));
+    found.map(|value| (queue::TRACEPARENT.to_owned(), Bytes::copy_from_slice(value.as_bytes()))).into_iter().collect()
 }
 
 #[cfg(test)]

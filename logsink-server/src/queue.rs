@@ -13,6 +13,9 @@ use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
 
+/// W3C's trace context beside a message or a request: `00-<trace>-<span>-<flags>`.
+pub const TRACEPARENT: &str = "traceparent";
+
 /// What travels beside a payload (`logsink::transport::header`): gRPC metadata on the way in, Kafka headers in the topic,
 /// a few bytes in the frame of the disk log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +30,7 @@ pub struct Headers {
     pub lost: Option<String>,
     /// The index of the message's first record in the sender's batch: not 0 where the batch was too large for one message.
     pub first: u32,
-    /// What else stood beside a message in Kafka, such as another producer's `traceparent`: kept for dead letters.
+    /// What else stood beside a message in Kafka, or the `traceparent` of a request: kept for dead letters.
     pub others: Vec<(String, Bytes)>,
     /// When the queue took the message, Unix milliseconds; set by the queue (in Kafka it is the message's timestamp). It is
     /// the time of records that bring none: the same however often the message is read.
@@ -40,19 +43,28 @@ impl Headers {
         self.appended_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0).saturating_mul(1_000_000)
     }
 
-    /// Trace and span of the message, from another producer's `traceparent`: what its records have that name none themselves.
+    /// Trace and span of the message, from the sender's `traceparent`: what its records have that name none themselves.
     pub fn trace(&self) -> Option<(u128, u64)> {
-        let (_, text) = self.others.iter().find(|(key, _)| key.eq_ignore_ascii_case("traceparent"))?;
-        // `00-<trace>-<span>-<flags>`
-        let mut parts = std::str::from_utf8(text).ok()?.split('-').skip(1);
-        let (trace, span, _flags) = (parts.next()?, parts.next()?, parts.next()?);
-        let is_hex = |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !is_hex(trace, 32) || !is_hex(span, 16) {
-            return None;
-        }
-        let ids = (u128::from_str_radix(trace, 16).ok()?, u64::from_str_radix(span, 16).ok()?);
-        (ids.0 != 0 && ids.1 != 0).then_some(ids)
+        trace_of(self.traceparent()?)
     }
+
+    /// The sender's [`TRACEPARENT`], whatever it says.
+    pub(crate) fn traceparent(&self) -> Option<&str> {
+        let (_, text) = self.others.iter().find(|(key, _)| key.eq_ignore_ascii_case(TRACEPARENT))?;
+        std::str::from_utf8(text).ok()
+    }
+}
+
+/// Trace and span of a [`TRACEPARENT`]; none when it is not one.
+pub(crate) fn trace_of(traceparent: &str) -> Option<(u128, u64)> {
+    let mut parts = traceparent.split('-').skip(1);
+    let (trace, span, _flags) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str, digits| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_hex(trace, 32) || !is_hex(span, 16) {
+        return None;
+    }
+    let ids = (u128::from_str_radix(trace, 16).ok()?, u64::from_str_radix(span, 16).ok()?);
+    (ids.0 != 0 && ids.1 != 0).then_some(ids)
 }
 
 /// What ingest appends: the bytes of one checked `ExportLogsServiceRequest`.

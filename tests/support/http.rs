@@ -26,7 +26,15 @@ pub fn get(url: &str) -> Result<Answer, String> {
 /// # Errors
 /// When there is no answer.
 pub fn post(url: &str, content_type: &str, body: Vec<u8>) -> Result<Answer, String> {
-    request(|client| client.post(url).header("content-type", content_type).body(body))
+    post_with(url, &[("content-type", content_type)], body)
+}
+
+/// POST with these headers.
+///
+/// # Errors
+/// When there is no answer.
+pub fn post_with(url: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Answer, String> {
+    request(|client| headers.iter().fold(client.post(url), |post, (name, value)| post.header(*name, *value)).body(body))
 }
 
 fn request(build: impl FnOnce(&reqwest::Client) -> reqwest::RequestBuilder) -> Result<Answer, String> {

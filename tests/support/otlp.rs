@@ -43,18 +43,35 @@ impl Door {
     /// # Panics
     /// When there is no answer.
     pub fn export(self, server: &Server, request: &ExportLogsServiceRequest) -> Result<(), Refusal> {
+        self.export_with(server, request, &[])
+    }
+
+    /// Sends a request with these headers, of HTTP, or metadata, of gRPC.
+    ///
+    /// # Errors
+    /// As [`Door::export`].
+    ///
+    /// # Panics
+    /// As [`Door::export`].
+    pub fn export_with(
+        self,
+        server: &Server,
+        request: &ExportLogsServiceRequest,
+        headers: &[(&'static str, &str)],
+    ) -> Result<(), Refusal> {
         match self {
-            Self::Http => over_http(&server.http_url("/v1/logs"), request),
+            Self::Http => over_http(&server.http_url("/v1/logs"), request, headers),
             Self::Grpc => {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-                runtime.block_on(over_grpc(server.grpc_url(), request.clone()))
+                runtime.block_on(over_grpc(server.grpc_url(), request.clone(), headers))
             }
         }
     }
 }
 
-fn over_http(url: &str, request: &ExportLogsServiceRequest) -> Result<(), Refusal> {
-    let answer = http::post(url, "application/x-protobuf", request.encode_to_vec()).expect("the server answers");
+fn over_http(url: &str, request: &ExportLogsServiceRequest, headers: &[(&str, &str)]) -> Result<(), Refusal> {
+    let headers = [&[("content-type", "application/x-protobuf")], headers].concat();
+    let answer = http::post_with(url, &headers, request.encode_to_vec()).expect("the server answers");
     if answer.status == 200 {
         return Ok(());
     }
@@ -62,13 +79,21 @@ fn over_http(url: &str, request: &ExportLogsServiceRequest) -> Result<(), Refusa
     Err(Refusal { code: answer.status, wait: wait.map(Duration::from_secs), message: answer.body })
 }
 
-async fn over_grpc(url: String, request: ExportLogsServiceRequest) -> Result<(), Refusal> {
+async fn over_grpc(
+    url: String,
+    request: ExportLogsServiceRequest,
+    headers: &[(&'static str, &str)],
+) -> Result<(), Refusal> {
     let channel = Channel::from_shared(url).expect("a URL").timeout(TIMEOUT).connect().await.expect("it connects");
     let mut client = Grpc::new(channel);
     client.ready().await.expect("it is ready");
     let path = PathAndQuery::from_static("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
     let codec = tonic_prost::ProstCodec::<_, ExportLogsServiceResponse>::default();
-    let answer = client.unary(tonic::Request::new(request), path, codec).await;
+    let mut request = tonic::Request::new(request);
+    for (name, value) in headers {
+        request.metadata_mut().insert(*name, value.parse().expect("metadata"));
+    }
+    let answer = client.unary(request, path, codec).await;
     answer.map(drop).map_err(|status| Refusal {
         code: status.code() as u16,
         wait: retry_delay(status.details()),

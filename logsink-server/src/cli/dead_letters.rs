@@ -21,6 +21,7 @@ use crate::{
     error::Error,
     otlp,
     queue::{
+        TRACEPARENT,
         dead::{DeadArchive, DeadLetter, Wanted},
         disk::DiskDeadArchive,
         kafka::KafkaDeadArchive,
@@ -240,12 +241,14 @@ async fn send(server: &ServerArgs, letters: &[DeadLetter]) -> Result<u64, Error>
     for letter in letters {
         let headers = letter.replay_headers();
         let mut request = client.post(&url).header("content-type", "application/x-protobuf").body(letter.bytes.clone());
+        let trace = headers.traceparent().map(str::to_owned);
         let number = |number: Option<u64>| number.map(|number| number.to_string());
         let all = [
             (header::INSTANCE, headers.instance),
             (header::SEQUENCE, number(headers.sequence)),
             (header::FIRST, number((headers.first > 0).then_some(headers.first.into()))),
             (header::RULES, headers.rules),
+            (TRACEPARENT, trace),
         ];
         for (name, value) in all {
             if let Some(value) = value {

@@ -138,6 +138,16 @@ async fn bytes_reach_the_queue_as_they_came_with_their_headers() {
     assert_eq!((door.metrics.ingest_requests.get(), door.metrics.ingest_records.get()), (6, 18));
 }
 
+#[test]
+fn a_trace_context_goes_on_beside_the_message_when_it_is_one() {
+    let of = |value: &str| headers(&HeaderMap::from_iter([("traceparent".parse().unwrap(), value.parse().unwrap())]));
+    let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    assert_eq!(of(good).others, [("traceparent".to_owned(), Bytes::from_static(good.as_bytes()))]);
+    assert_eq!(of(good).trace(), Some((0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, 0xb7ad_6b71_6920_3331)));
+    assert_eq!(of("00-0af7651916cd43dd8448eb211c80319c-01").others, []);
+    assert_eq!(headers(&HeaderMap::new()), Headers::default());
+}
+
 #[tokio::test]
 async fn json_is_taken_and_answered_in_json() {
     let door = door(1 << 20);

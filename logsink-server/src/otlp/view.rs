@@ -48,6 +48,14 @@ impl<'a> RecordView<'a> {
         if self.time_unix_nano == 0 { self.observed_time_unix_nano } else { self.time_unix_nano }
     }
 
+    /// With this trace and span where the record names neither.
+    pub(crate) fn or_trace(mut self, (trace, span): &'a ([u8; 16], [u8; 8])) -> Self {
+        if self.trace_id().is_none() && self.span_id().is_none() {
+            (self.trace_id, self.span_id) = (trace, span);
+        }
+        self
+    }
+
     /// The attributes.
     pub fn attributes(&self) -> Pairs<'a> {
         Pairs::new(self.raw, tag::record::ATTRIBUTES)

@@ -25,6 +25,8 @@ pub(super) struct Message {
     written_ns: i64,
     /// The time of a record that has none of its own: when the queue took it.
     appended_ns: i64,
+    /// Trace and span of the records that name none themselves.
+    trace: Option<([u8; 16], [u8; 8])>,
     pub(super) rows: usize,
     pub(super) time_min_ns: i64,
     pub(super) time_max_ns: i64,
@@ -43,6 +45,7 @@ impl Message {
                 0 => now_ns,
                 time => i64::try_from(time).unwrap_or(i64::MAX - 1),
             },
+            trace: message.headers.trace().map(|(trace, span)| (trace.to_be_bytes(), span.to_be_bytes())),
             ..Self::nothing(message, now_ns)
         };
         let (mut rows, mut min, mut max) = (0, i64::MAX, i64::MIN);
@@ -61,7 +64,8 @@ impl Message {
     /// the log is not let go of before a manifest knows of it.
     pub(super) fn nothing(message: &queue::Message, now_ns: i64) -> Self {
         let queue::Headers { instance, rules, lost, .. } = &message.headers;
-        let headers = [instance, rules, lost].into_iter().flatten().map(String::len).sum::<usize>();
+        let trace = message.headers.traceparent().map_or(0, str::len);
+        let headers = trace + [instance, rules, lost].into_iter().flatten().map(String::len).sum::<usize>();
         Self {
             offset: message.position.offset,
             payload: Bytes::new(),
@@ -69,6 +73,7 @@ impl Message {
             dropped: Vec::new(),
             written_ns: now_ns,
             appended_ns: now_ns,
+            trace: None,
             rows: 0,
             time_min_ns: i64::MAX,
             time_max_ns: i64::MIN,
@@ -80,7 +85,8 @@ impl Message {
         // It was checked when it was taken over.
         otlp::walk(&self.payload, &mut |record| {
             if let Some(key) = self.key(&record) {
-                each(key, record);
+                let around = self.trace.as_ref();
+                each(key, around.map_or(record, |trace| record.or_trace(trace)));
             }
         })
     }

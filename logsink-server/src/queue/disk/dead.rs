@@ -42,7 +42,7 @@ impl Default for DiskDeadLettersOptions {
 }
 
 /// Dead letters in a directory. Each line is an object: `time`, `partition`, `offset`, `record` (absent for a whole message),
-/// `reason`, `instance`, `sequence`, `rules` and `appended_ms` (when known) and `bytes`: in base64 the message, or a request with
+/// `reason`, `instance`, `sequence`, `rules`, `traceparent` and `appended_ms` (when known) and `bytes`: in base64 the message, or a request with
 /// the one record, its resource and scope.
 #[derive(Debug)]
 pub struct DiskDeadLetters {
@@ -72,6 +72,8 @@ struct Line<'a> {
     sequence: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rules: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     appended_ms: Option<i64>,
     bytes: AnyView<'a>,
@@ -120,6 +122,7 @@ impl DeadLetters for DiskDeadLetters {
             instance: instance.as_deref(),
             sequence: *sequence,
             rules: rules.as_deref(),
+            traceparent: message.headers.traceparent(),
             appended_ms: *appended_ms,
             bytes: AnyView::Bytes(bytes),
         });

@@ -5,7 +5,7 @@
 
 use bytes::{Buf, Bytes};
 
-use crate::queue::Headers;
+use crate::queue::{Headers, TRACEPARENT};
 
 const VERSION: u8 = 1;
 const INSTANCE: u8 = 1;
@@ -13,6 +13,8 @@ const SEQUENCE: u8 = 2;
 const RULES: u8 = 3;
 const LOST: u8 = 4;
 const APPENDED_MS: u8 = 5;
+/// The sender's trace context: the only one of others' headers that comes here.
+const TRACE: u8 = 6;
 
 /// A field longer than 64 KiB is left out; ingest takes none as long as that.
 pub(super) fn encode(headers: &Headers) -> Vec<u8> {
@@ -31,6 +33,7 @@ pub(super) fn encode(headers: &Headers) -> Vec<u8> {
     field(RULES, headers.rules.as_deref());
     field(LOST, headers.lost.as_deref());
     field(APPENDED_MS, headers.appended_ms.map(|ms| ms.to_string()).as_deref());
+    field(TRACE, headers.traceparent());
     let len = (bytes.len() - 3) as u16;
     bytes[1..3].copy_from_slice(&len.to_le_bytes());
     bytes
@@ -60,6 +63,7 @@ pub(super) fn decode(mut frame: Bytes) -> Option<(Headers, Bytes)> {
             RULES => headers.rules = Some(text),
             LOST => headers.lost = Some(text),
             APPENDED_MS => headers.appended_ms = Some(text.parse().ok()?),
+            TRACE => headers.others.push((TRACEPARENT.to_owned(), text.into())),
             _ => {}
         }
     }
@@ -77,9 +81,11 @@ mod tests {
         fn headers_come_back_and_garbage_does_not_panic(
             (instance, sequence) in any::<(Option<String>, Option<u64>)>(),
             (rules, lost, appended_ms) in any::<(Option<String>, Option<String>, Option<i64>)>(),
+            trace in any::<Option<String>>(),
             payload in any::<Vec<u8>>(),
         ) {
-            let headers = Headers { instance, sequence, rules, lost, appended_ms, ..Headers::default() };
+            let others = trace.map(|trace| (TRACEPARENT.to_owned(), trace.into())).into_iter().collect();
+            let headers = Headers { instance, sequence, rules, lost, appended_ms, others, ..Headers::default() };
             let mut frame = encode(&headers);
             frame.extend_from_slice(&payload);
             prop_assert_eq!(decode(frame.into()), Some((headers, payload.clone().into())));

@@ -12,7 +12,7 @@ use super::{CURRENT, PREVIOUS};
 use crate::{
     ingest::json::base64,
     queue::{
-        Headers, QueueError,
+        Headers, QueueError, TRACEPARENT,
         dead::{DeadArchive, DeadLetter},
     },
 };
@@ -84,6 +84,7 @@ fn letter(line: &str) -> Option<DeadLetter> {
         sequence: line["sequence"].as_u64(),
         rules: text("rules"),
         appended_ms: line["appended_ms"].as_i64(),
+        others: text(TRACEPARENT).map(|trace| (TRACEPARENT.to_owned(), trace.into())).into_iter().collect(),
         ..Headers::default()
     };
     let record = line["record"].as_u64().and_then(|record| u32::try_from(record).ok());
