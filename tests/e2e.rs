@@ -36,6 +36,9 @@ mod collector;
 /// Whose work an event was part of: `traceparent` beside requests and messages.
 mod trace;
 
+/// Headers of messages that other programs write.
+mod headers;
+
 /// A topic of JSON lines, by a real rsyslog and as others write them.
 mod lines;
 

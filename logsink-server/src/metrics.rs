@@ -115,6 +115,8 @@ pub struct Metrics {
     // === drain ===
     /// Messages read from the queue.
     pub drain_messages: Counter,
+    /// Messages whose headers did not become attributes, because they have too many resources.
+    pub drain_headers_left_out: Counter,
     /// Records of the messages that the index is done with.
     pub drain_records: Counter,
     /// Writes to the index that failed and were tried again.
@@ -255,6 +257,7 @@ impl Metrics {
             queue_truncated: counter(r, "queue_truncated", "Records too large for a message, which were truncated"),
             queue_replaced: family(r, "queue_clients_replaced", "Kafka clients that were replaced, by what they were"),
             drain_messages: counter(r, "drain_messages", "Messages read from the queue"),
+            drain_headers_left_out: counter(r, "drain_headers_left_out", "Messages whose headers are no attributes"),
             drain_records: counter(r, "drain_records", "Records that the index is done with"),
             drain_retries: counter(r, "drain_retries", "Writes to the index that were tried again"),
             drain_pending_bytes: gauge(r, "drain_pending_bytes", "Bytes read and not yet indexed"),

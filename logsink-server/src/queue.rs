@@ -5,6 +5,7 @@
 
 pub mod dead;
 pub mod disk;
+pub mod headers;
 pub mod json;
 pub mod kafka;
 pub(crate) mod split;
@@ -12,6 +13,9 @@ pub(crate) mod split;
 use std::{future::Future, pin::Pin};
 
 use bytes::Bytes;
+
+/// What the names of attributes begin with that were a message's headers.
+pub(crate) const HEADER_PREFIX: &str = "kafka.header.";
 
 /// W3C's trace context beside a message or a request: `00-<trace>-<span>-<flags>`.
 pub const TRACEPARENT: &str = "traceparent";

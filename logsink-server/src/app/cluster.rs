@@ -10,6 +10,7 @@ use crate::{
     metrics::Metrics,
     queue::{
         BoxFuture, DeadLetters, Message, QueueError, QueueReader,
+        headers::HeaderReader,
         json::JsonReader,
         kafka::{KafkaDeadLetters, KafkaOptions, KafkaReader, KafkaWriter},
     },
@@ -50,16 +51,21 @@ pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, 
     Ok(steps)
 }
 
-/// The reader, with JSON lines translated where the topic holds such.
+/// The reader, with JSON lines translated where the topic holds such, and with the headers that are wanted as attributes.
 fn read_as(
     config: &Config,
     reader: Box<dyn QueueReader>,
     dead: &Arc<dyn DeadLetters>,
     metrics: &Arc<Metrics>,
 ) -> Box<dyn QueueReader> {
-    match config.kafka.as_ref().filter(|kafka| kafka.format == config::Format::Json) {
-        Some(kafka) => Box::new(JsonReader::new(reader, kafka.json.clone(), Arc::clone(dead), Arc::clone(metrics))),
-        None => reader,
+    match &config.kafka {
+        Some(kafka) if kafka.format == config::Format::Json => {
+            Box::new(JsonReader::new(reader, kafka.json.clone(), Arc::clone(dead), Arc::clone(metrics)))
+        }
+        Some(kafka) if !kafka.header_attributes.is_empty() => {
+            Box::new(HeaderReader::new(reader, kafka.header_attributes.clone(), Arc::clone(metrics)))
+        }
+        _ => reader,
     }
 }
 

@@ -10,6 +10,9 @@ use super::{
     validate::ensure,
 };
 
+/// Headers that may become attributes: each is looked for beside each message.
+const HEADER_ATTRIBUTES_MAX: usize = 64;
+
 /// `[kafka]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -37,6 +40,9 @@ pub struct Kafka {
     pub compression: Compression,
     /// What the messages of the topic are: `otlp`, or `json` for lines that other shippers write. Default: `otlp`.
     pub format: Format,
+    /// Headers of OTLP messages that become attributes of their events, as `kafka.header.<name>`. Of JSON lines all do. Default:
+    /// none; `traceparent` needs not be named to give its trace to events without one.
+    pub header_attributes: Vec<String>,
     /// Where the fields of JSON lines are found.
     pub json: JsonFields,
     /// Further properties of librdkafka, such as `security.protocol`; they win over the server's own.
@@ -118,6 +124,7 @@ impl Default for Kafka {
             oversize: Oversize::default(),
             compression: Compression::default(),
             format: Format::default(),
+            header_attributes: Vec::new(),
             json: JsonFields::default(),
             properties: BTreeMap::new(),
         }
@@ -147,6 +154,15 @@ impl Kafka {
         ensure((1..=10_000).contains(&self.partitions), "kafka.partitions", || "is not between 1 and 10000".into())?;
         ensure(self.replication.is_none_or(|copies| (1..=32).contains(&copies)), "kafka.replication", || {
             "is not between 1 and 32".into()
+        })?;
+        ensure(self.header_attributes.iter().all(|name| !name.is_empty()), "kafka.header_attributes", || {
+            "has a name that is empty: write the headers' names".into()
+        })?;
+        ensure(self.header_attributes.len() <= HEADER_ATTRIBUTES_MAX, "kafka.header_attributes", || {
+            format!("has {} names: write {HEADER_ATTRIBUTES_MAX} at most", self.header_attributes.len())
+        })?;
+        ensure(self.header_attributes.is_empty() || self.format == Format::Otlp, "kafka.header_attributes", || {
+            "is for OTLP, and of JSON lines all headers are attributes: take it out".into()
         })?;
         self.json.validate()?;
         Ok(())

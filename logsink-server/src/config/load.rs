@@ -70,6 +70,7 @@ const SETTINGS: &[(&str, Kind)] = &[
     ("kafka.oversize", Kind::Text),
     ("kafka.compression", Kind::Text),
     ("kafka.format", Kind::Text),
+    ("kafka.header_attributes", Kind::List),
     ("elasticsearch.urls", Kind::List),
     ("elasticsearch.cloud_id", Kind::Text),
     ("elasticsearch.data_stream", Kind::Text),

@@ -212,7 +212,8 @@ fn is_same(open: &Option<(&[u8], Vec<u8>)>, message: &[u8]) -> bool {
     open.as_ref().is_some_and(|(own, _)| std::ptr::eq(*own, message))
 }
 
-fn put(key: u32, bytes: &[u8], out: &mut Vec<u8>) {
+/// Writes a length-delimited field.
+pub(super) fn put(key: u32, bytes: &[u8], out: &mut Vec<u8>) {
     for mut value in [u64::from(key), bytes.len() as u64] {
         while value >= 0x80 {
             out.push(value as u8 | 0x80);

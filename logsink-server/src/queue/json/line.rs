@@ -17,7 +17,7 @@ use super::{
     level, time,
     tree::{Json, take},
 };
-use crate::config::JsonFields;
+use crate::{config::JsonFields, queue::HEADER_PREFIX};
 
 /// Objects become dotted keys as long as the keys' parts that are repeated by that stay within this many times the line's
 /// bytes; the rest stays nested. A hostile line of a long key over many short ones would grow without bound.
@@ -29,8 +29,6 @@ const GROWTH_FREE: usize = 16 << 10;
 /// object's member takes three. What is deeper stands as its text.
 const DEPTH_MAX: u32 = 24;
 
-/// What the attributes of a message's headers begin with.
-const HEADER_PREFIX: &str = "kafka.header.";
 /// W3C's trace context among the headers.
 const TRACEPARENT: &str = "traceparent";
 
