@@ -28,6 +28,15 @@ const HANDS: usize = 12;
 /// Between two of its tries: it does not wait for as long as it is told to.
 const IMPATIENCE: Duration = Duration::from_millis(20);
 
+/// Ends the greedy one when its story does, however that ends.
+struct End<'f>(&'f AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 #[test]
 fn a_greedy_service_leaves_room_for_a_modest_one_while_kafka_hangs() {
     const MODEST: u64 = 200;
@@ -49,6 +58,7 @@ fn a_greedy_service_leaves_room_for_a_modest_one_while_kafka_hangs() {
     control("pause", &["kafka"]);
     let (is_over, next, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0), Mutex::new(HashSet::new()));
     thread::scope(|scope| {
+        let _end = End(&is_over);
         let grab = |door: Door| {
             while !is_over.load(Relaxed) {
                 let first = next.fetch_add(BATCH, Relaxed);
@@ -79,7 +89,6 @@ fn a_greedy_service_leaves_room_for_a_modest_one_while_kafka_hangs() {
             if counter("refused", &greedy) > before { Ok(()) } else { Err(before.to_string()) }
         });
         control("resume", &["kafka"]);
-        is_over.store(true, Relaxed);
     });
 
     app.flush(PATIENCE);
