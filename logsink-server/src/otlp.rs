@@ -2,7 +2,7 @@
 //!
 //! Ingest checks a request with [`check`] and forwards its bytes; drain, the indexes and the server's rules look at the
 //! records through [`scan`], which checks as it goes, [`for_each_record`], which checks first, or [`walk`], which relies on a
-//! check made before. None builds objects. What a view shows is what a full protobuf decoder would
+//! check made before. None builds objects. A [`Vocabulary`] keeps what keys a scan has met for the next one. What a view shows is what a full protobuf decoder would
 //! have decoded (the tests compare it with prost), with these choices of our own:
 //! - groups, and a singular message field that stands twice (which a decoder would have to merge), are refused: no OTLP
 //!   sender writes them;
@@ -10,17 +10,20 @@
 //! - where a key stands twice in one list of attributes, the last one counts.
 
 mod check;
+mod plain;
 pub(crate) mod tag;
 mod value;
 mod view;
+mod vocabulary;
 pub mod wire;
 
 #[cfg(test)]
 mod tests;
 
-pub use check::{Attributes, Limits, Summary, check, scan};
+pub use check::{Attributes, Keys, Limits, Summary, check, scan};
 pub use value::{AnyView, Elements, Pairs};
 pub use view::{RecordView, ResourceView, ScopeView, walk};
+pub use vocabulary::{KeyId, Vocabulary};
 pub use wire::{WireError, WireFault};
 
 /// Calls `each` with every record of a request, in wire order, and returns how many there were.

@@ -1,16 +1,17 @@
 //! Text, sixteen bytes at a time: whether it is UTF-8, where JSON needs an escape, and the buffer that it is written to.
 //!
 //! Most of a request's bytes, and of a `_bulk` body's, are strings that are ASCII and need no escape. All unsafe code of the
-//! server is in this file: wide loads and stores, each within a slice or within room that was made just before.
+//! server is in this file and those below it: wide loads and stores, each within a slice or within room that was made just before.
 
 #![allow(unsafe_code, reason = "wide loads and stores; see each SAFETY")]
 
 use std::{ops::Range, str::Utf8Error};
 
+mod familiar;
 mod wide;
 
-pub(crate) use self::wide::hex;
 use self::wide::{WIDTH, Wide};
+pub(crate) use self::{familiar::Familiar, wide::hex};
 
 /// The bytes as text. ASCII, which nearly all text is, is not decoded to see that.
 #[inline]

@@ -1,12 +1,13 @@
 //! The deep check: every length, string and nesting of a request, before anything relies on it, or while it is looked at.
 
 use super::{
+    plain::{familiar_pair, plain_pair, plain_text},
     tag,
     value::{AnyView, Elements, Pairs},
     view::{RecordView, ResourceView, ScopeView, next, severity},
+    vocabulary::{KeyId, Vocabulary},
     wire::{DEPTH_MAX, Reader, WireError, WireFault},
 };
-use crate::text;
 
 /// What a request may hold. How many bytes it may have is for its door to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,45 +45,58 @@ pub struct Summary<'a> {
 /// A record's attributes, read: what [`RecordView::attributes`] would read again. In wire order, with every key that is there.
 pub type Attributes<'r, 'a> = &'r [(&'a str, AnyView<'a>)];
 
+/// The numbers of a record's keys, one for each of its attributes.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys<'r> {
+    /// The numbers.
+    pub ids: &'r [KeyId],
+    /// Whose numbers they are.
+    pub vocabulary: &'r Vocabulary,
+}
+
 /// Checks a whole request: lengths, wire types, UTF-8, nesting and `limits`.
 ///
 /// # Errors
 /// What is wrong, and at which byte of the payload.
 pub fn check<'a>(payload: &'a [u8], limits: &Limits) -> Result<Summary<'a>, WireError> {
-    Checker::<'_, '_, '_, false, _>::new(limits, &mut |_, _| {}).request(payload)
+    Checker::<'_, '_, '_, false, _>::new(limits, None, &mut |_, _, _| {}).request(payload)
 }
 
 /// Checks a whole request as [`check`] does, but for limits, and calls `each` with every record on the way, in wire order.
 /// Returns how many there were. A resource or a scope is known before the first of its records is shown, wherever it stands
-/// in its message.
+/// in its message. With a vocabulary its keys are given with their numbers, where each of them has one and none stands twice.
 ///
 /// # Errors
 /// When the payload is not an `ExportLogsServiceRequest`. The records before the fault were shown: who must not act on a part
 /// of a request has to take back what it did.
-pub fn scan<'a, E>(payload: &'a [u8], each: &mut E) -> Result<u32, WireError>
+pub fn scan<'a, E>(payload: &'a [u8], vocabulary: Option<&mut Vocabulary>, each: &mut E) -> Result<u32, WireError>
 where
-    E: FnMut(&RecordView<'a>, Attributes<'_, 'a>),
+    E: FnMut(&RecordView<'a>, Attributes<'_, 'a>, Option<Keys<'_>>),
 {
-    Checker::<'_, '_, '_, true, E>::new(&Limits::UNLIMITED, each).request(payload).map(|summary| summary.records)
+    let checker = Checker::<'_, '_, '_, true, E>::new(&Limits::UNLIMITED, vocabulary, each);
+    checker.request(payload).map(|summary| summary.records)
 }
 
 /// `SHOW`: whether the records are read and shown too.
 struct Checker<'l, 'e, 'a, const SHOW: bool, E> {
     limits: &'l Limits,
+    vocabulary: Option<&'e mut Vocabulary>,
     each: &'e mut E,
     records: u32,
     /// Values seen in the record, resource or scope at hand.
     values: u32,
     /// The attributes of the record at hand.
     attributes: Vec<(&'a str, AnyView<'a>)>,
+    /// Their keys' numbers.
+    ids: Vec<KeyId>,
 }
 
 impl<'l, 'e, 'a, const SHOW: bool, E> Checker<'l, 'e, 'a, SHOW, E>
 where
-    E: FnMut(&RecordView<'a>, Attributes<'_, 'a>),
+    E: FnMut(&RecordView<'a>, Attributes<'_, 'a>, Option<Keys<'_>>),
 {
-    fn new(limits: &'l Limits, each: &'e mut E) -> Self {
-        Self { limits, each, records: 0, values: 0, attributes: Vec::new() }
+    fn new(limits: &'l Limits, vocabulary: Option<&'e mut Vocabulary>, each: &'e mut E) -> Self {
+        Self { limits, vocabulary, each, records: 0, values: 0, attributes: Vec::new(), ids: Vec::new() }
     }
 
     fn request(mut self, payload: &'a [u8]) -> Result<Summary<'a>, WireError> {
@@ -185,17 +199,22 @@ where
         scope: ScopeView<'a>,
     ) -> Result<(), WireError> {
         self.values = 0;
-        self.attributes.clear();
+        if SHOW {
+            self.attributes.clear();
+            self.ids.clear();
+            if let Some(vocabulary) = &mut self.vocabulary {
+                vocabulary.begin();
+            }
+        }
         let mut record = RecordView::new(message.bytes(), self.records, resource, scope);
         let mut body = None;
         while let Some(key) = message.key()? {
             match key {
-                tag::record::ATTRIBUTES => {
-                    let attribute = self.key_value(message.message()?, 0)?;
-                    if SHOW {
-                        self.attributes.push(attribute);
-                    }
-                }
+                tag::record::ATTRIBUTES if SHOW => match self.familiar(message.rest()) {
+                    0 => self.attribute(message.message()?)?,
+                    bytes => message.advance(bytes),
+                },
+                tag::record::ATTRIBUTES => _ = self.key_value(message.message()?, 0)?,
                 tag::record::TIME_UNIX_NANO => record.time_unix_nano = message.fixed64()?,
                 tag::record::OBSERVED_TIME_UNIX_NANO => record.observed_time_unix_nano = message.fixed64()?,
                 tag::record::SEVERITY_NUMBER => record.severity = severity(message.varint()?),
@@ -204,7 +223,11 @@ where
                 tag::record::BODY => {
                     once(&body, "body", &message)?;
                     body = Some(());
-                    record.body = self.any_value(message.message()?, 0)?;
+                    let value = message.message()?;
+                    record.body = match plain_text(value.bytes()) {
+                        Some(text) => AnyView::Str(text),
+                        None => self.any_value(value, 0)?,
+                    };
                 }
                 tag::record::FLAGS => record.flags = message.fixed32()?,
                 tag::record::TRACE_ID => record.trace_id = message.len_bytes()?,
@@ -214,8 +237,49 @@ where
             }
         }
         if SHOW {
-            (self.each)(&record, &self.attributes);
+            self.show(&record);
         }
+        Ok(())
+    }
+
+    // What is done with a record is not for the registers of those that read it.
+    #[inline(never)]
+    fn show(&mut self, record: &RecordView<'a>) {
+        let vocabulary = self.vocabulary.as_deref().filter(|vocabulary| vocabulary.is_plain());
+        let keys = vocabulary.map(|vocabulary| Keys { ids: &self.ids, vocabulary });
+        (self.each)(record, &self.attributes, keys);
+    }
+
+    /// Reads attributes of a record, to be shown, as long as each has the key that is expected and a plain value. `rest` is what
+    /// follows the first one's tag. Returns how many bytes of it those are.
+    #[inline(never)]
+    fn familiar(&mut self, rest: &'a [u8]) -> usize {
+        const TAG: u8 = tag::record::ATTRIBUTES as u8;
+        let Some(vocabulary) = &mut self.vocabulary else { return 0 };
+        let (mut left, mut bytes) = (rest, 0);
+        while let Some((id, key)) = vocabulary.expected()
+            && let Some((name, value, after)) = familiar_pair(left, key)
+        {
+            vocabulary.take(id);
+            self.attributes.push((name, value));
+            self.ids.push(id);
+            bytes = rest.len() - after.len();
+            match after {
+                [TAG, after @ ..] => left = after,
+                _ => break,
+            }
+        }
+        bytes
+    }
+
+    /// An attribute of a record, to be shown.
+    #[inline(never)]
+    fn attribute(&mut self, message: Reader<'a>) -> Result<(), WireError> {
+        let attribute = self.key_value(message, 0)?;
+        if let Some(vocabulary) = &mut self.vocabulary {
+            self.ids.push(vocabulary.take_text(attribute.0));
+        }
+        self.attributes.push(attribute);
         Ok(())
     }
 
@@ -314,40 +378,6 @@ where
         self.values += 1;
         Ok(())
     }
-}
-
-/// A key and a scalar of fewer than 128 bytes each, as every encoder writes them and nearly all attributes are. None for
-/// anything else: then [`Checker::any_pair`] says what it is, or what is wrong with it.
-#[inline(always)]
-fn plain_pair(bytes: &[u8]) -> Option<(&str, AnyView<'_>)> {
-    const KEY: u8 = tag::key_value::KEY as u8;
-    const VALUE: u8 = tag::key_value::VALUE as u8;
-    const STRING: u8 = tag::any_value::STRING as u8;
-    const BOOL: u8 = tag::any_value::BOOL as u8;
-    const INT: u8 = tag::any_value::INT as u8;
-    const DOUBLE: u8 = tag::any_value::DOUBLE as u8;
-    let [KEY, name_len @ ..0x80, rest @ ..] = bytes else { return None };
-    let (name, rest) = rest.split_at_checked(usize::from(*name_len))?;
-    let [VALUE, value_len @ 2..0x80, kind, value @ ..] = rest else { return None };
-    if usize::from(*value_len) != value.len() + 1 {
-        return None;
-    }
-    let value = match (*kind, value) {
-        (STRING, [len @ ..0x80, text @ ..]) if usize::from(*len) == text.len() => AnyView::Str(text::utf8(text).ok()?),
-        (BOOL, [value @ ..0x80]) => AnyView::Bool(*value != 0),
-        (INT, [low @ 0x80..=0xff, high @ ..0x80]) => AnyView::Int(i64::from(low & 0x7f) | i64::from(*high) << 7),
-        (INT, varint) => {
-            let mut varint = Reader::new(varint);
-            let value = varint.varint().ok()?;
-            if varint.position() != varint.bytes().len() {
-                return None;
-            }
-            AnyView::Int(value.cast_signed())
-        }
-        (DOUBLE, double) => AnyView::Double(f64::from_le_bytes(double.try_into().ok()?)),
-        _ => return None,
-    };
-    Some((text::utf8(name).ok()?, value))
 }
 
 fn entity_ref(mut message: Reader<'_>) -> Result<(), WireError> {

@@ -80,6 +80,18 @@ impl<'a> Reader<'a> {
         self.bytes
     }
 
+    /// What is left of the message.
+    #[inline(always)]
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// Passes over so many bytes, of those that are left.
+    #[inline(always)]
+    pub(super) fn advance(&mut self, bytes: usize) {
+        self.at = self.bytes.len().min(self.at + bytes);
+    }
+
     /// The reader's offset in the payload.
     #[inline]
     pub fn position(&self) -> usize {
@@ -88,7 +100,7 @@ impl<'a> Reader<'a> {
 
     /// An error at the reader's place.
     #[cold]
-    pub fn error(&self, fault: WireFault) -> WireError {
+    pub fn error(self, fault: WireFault) -> WireError {
         WireError { at: self.position(), fault }
     }
 
@@ -125,8 +137,17 @@ impl<'a> Reader<'a> {
         }
     }
 
-    #[inline(never)]
+    // The readers' address is given to no other function, here and below: so they stay in registers.
+    #[inline(always)]
     fn varint_long(&mut self) -> Result<u64, WireError> {
+        let (value, bytes) = self.any_varint()?;
+        self.at += bytes;
+        Ok(value)
+    }
+
+    /// A varint, and how many bytes it has.
+    #[inline(never)]
+    fn any_varint(self) -> Result<(u64, usize), WireError> {
         let mut value = 0u64;
         for (index, &byte) in self.bytes[self.at..].iter().take(10).enumerate() {
             value |= u64::from(byte & 0x7f) << (7 * index);
@@ -135,8 +156,7 @@ impl<'a> Reader<'a> {
                 if index == 9 && byte > 1 {
                     break;
                 }
-                self.at += index + 1;
-                return Ok(value);
+                return Ok((value, index + 1));
             }
         }
         let fault = if self.bytes.len() - self.at < 10 { WireFault::Truncated } else { WireFault::Varint };
@@ -197,8 +217,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Skips a field of which `key` was read. `known` has a bit for each field number that the message defines.
-    #[cold]
+    #[inline(always)]
     pub fn skip(&mut self, key: u32, known: u64) -> Result<(), WireError> {
+        *self = self.behind(key, known)?;
+        Ok(())
+    }
+
+    #[cold]
+    fn behind(mut self, key: u32, known: u64) -> Result<Self, WireError> {
         let (field, wire) = (key >> 3, (key & 7) as u8);
         if matches!(wire, 3 | 4) {
             return Err(self.error(WireFault::Group));
@@ -206,7 +232,8 @@ impl<'a> Reader<'a> {
         if field < 64 && known >> field & 1 == 1 {
             return Err(self.error(WireFault::WireType { field, wire }));
         }
-        self.pass(key)
+        self.pass(key)?;
+        Ok(self)
     }
 
     /// Passes over a field's content, whatever it is.

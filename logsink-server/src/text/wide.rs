@@ -62,6 +62,13 @@ mod sse2 {
             unsafe { _mm_movemask_epi8(self.0) == 0 }
         }
 
+        /// A bit for each byte that both have, the first byte's the lowest.
+        #[inline]
+        pub(in super::super) fn same(self, other: Self) -> u32 {
+            // SAFETY: SSE2 is part of x86_64.
+            unsafe { _mm_movemask_epi8(_mm_cmpeq_epi8(self.0, other.0)).cast_unsigned() }
+        }
+
         /// A bit for each byte that needs an escape in JSON, the first byte's the lowest.
         #[inline]
         pub(in super::super) fn marks(self) -> u32 {
@@ -146,17 +153,19 @@ mod words {
             (self.0[0] | self.0[1]) & HIGH == 0
         }
 
+        /// A bit for each byte that both have, the first byte's the lowest.
+        #[inline]
+        pub(in super::super) fn same(self, other: Self) -> u32 {
+            let bits = |word: u64| together(below(word, 1));
+            bits(self.0[0] ^ other.0[0]) | bits(self.0[1] ^ other.0[1]) << 8
+        }
+
         /// A bit for each byte that needs an escape in JSON, the first byte's the lowest.
         #[inline]
         pub(in super::super) fn marks(self) -> u32 {
             let bits = |word: u64| {
-                // Exact for each byte: no borrow goes from one to the next, because the highest bit is set before.
-                let below =
-                    |word: u64, bound: u8| !((word | HIGH).wrapping_sub(ONES * u64::from(bound))) & !word & HIGH;
-                let zero = |word: u64| below(word, 1);
-                let marked = below(word, 0x20) | zero(word ^ (ONES * b'"' as u64)) | zero(word ^ (ONES * b'\\' as u64));
-                // The eight highest bits, brought together.
-                ((marked >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+                let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+                together(below(word, 0x20) | is(b'"') | is(b'\\'))
             };
             bits(self.0[0]) | bits(self.0[1]) << 8
         }
@@ -169,6 +178,19 @@ mod words {
     }
 
     const ONES: u64 = u64::MAX / 255;
+
+    /// The highest bit of each byte below `bound`. Exact for each byte: no borrow goes from one to the next, because the highest
+    /// bit is set before.
+    #[inline]
+    fn below(word: u64, bound: u8) -> u64 {
+        !((word | HIGH).wrapping_sub(ONES * u64::from(bound))) & !word & HIGH
+    }
+
+    /// The eight highest bits, brought together.
+    #[inline]
+    fn together(high: u64) -> u32 {
+        ((high >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+    }
 
     /// The sixteen digits of a number in base 16.
     #[inline]
@@ -219,6 +241,10 @@ mod tests {
                     (bytes[(at + 1) % WIDTH], bytes[at]) = (other, byte);
                     let (one, two) = (sse2::Wide::load(&bytes), words::Wide::load(&bytes));
                     assert_eq!((one.marks(), one.is_ascii()), (two.marks(), two.is_ascii()), "{bytes:?}");
+                    let others = [other; WIDTH];
+                    let (same, also) = (one.same(sse2::Wide::load(&others)), two.same(words::Wide::load(&others)));
+                    assert_eq!(same, also, "{bytes:?} {other}");
+                    assert!((0..WIDTH).all(|at| same >> at & 1 == u32::from(bytes[at] == other)), "{bytes:?} {other}");
                 }
             }
         }

@@ -11,6 +11,7 @@
 //! wherever among the attributes it is. Then the attributes go as a whole into a field that is not indexed, [`KEPT`].
 
 mod attributes;
+mod columns;
 mod keys;
 mod parts;
 mod writer;
@@ -25,7 +26,7 @@ use super::{
     route::{Routes, Stream},
 };
 use crate::{
-    otlp::{self, WireError, WireFault},
+    otlp::{self, Vocabulary, WireError, WireFault},
     queue::Message,
     text::Out,
 };
@@ -73,6 +74,7 @@ pub(super) struct Body<'a> {
     pub(super) since_ns: Vec<u64>,
     /// Message and record of the first document that found no room.
     next: Option<(usize, u32)>,
+    vocabulary: Vocabulary,
     writer: Writer,
 }
 
@@ -105,12 +107,13 @@ pub(super) struct Item<'a> {
     pub(super) lines: Range<usize>,
 }
 
-/// What a body leaves to the next one: memory, and what is known of the resources that were met. With them, writing a body
+/// What a body leaves to the next one: memory, and what is known of the resources and keys that were met. With them, writing a body
 /// allocates nothing for its records.
 #[derive(Default)]
 pub(super) struct Buffers {
     out: Vec<u8>,
     items: Vec<Item<'static>>,
+    vocabulary: Vocabulary,
     writer: Writer,
 }
 
@@ -131,7 +134,7 @@ impl<'a> Body<'a> {
         routes: &Routes,
         part: Part,
     ) -> Self {
-        let Buffers { out, items, mut writer } = buffers;
+        let Buffers { out, items, mut vocabulary, mut writer } = buffers;
         let (mut out, mut items) = (Out::new(out), reuse(items));
         let (mut bad, mut dropped, mut since_ns) = (Vec::new(), 0, Vec::with_capacity(messages.len()));
         let mut pass = Pass::new(routes);
@@ -151,7 +154,7 @@ impl<'a> Body<'a> {
             writer.follow_message(message, origin, &mut pass);
             let appended_ns = message.headers.appended_ns();
             // When it is full, the rest of a message is read all the same: a message with a fault is bad as a whole.
-            let scanned = otlp::scan(&message.payload, &mut |record, attributes| {
+            let scanned = otlp::scan(&message.payload, Some(&mut vocabulary), &mut |record, attributes, keys| {
                 repeated += record.resource.raw.len() + record.scope.raw.len();
                 if repeated > REPEATED_BYTES_MAX {
                     over.get_or_insert(record.raw.as_ptr().addr() - message.payload.as_ptr().addr());
@@ -169,7 +172,7 @@ impl<'a> Body<'a> {
                 }
                 let start = out.len();
                 let time_ns = if record.time_ns() == 0 { appended_ns } else { record.time_ns() };
-                writer.write(&mut out, record, attributes, time_ns, &mut pass);
+                writer.write(&mut out, record, attributes, keys, time_ns, &mut pass);
                 items.push(Item { message: index, record: record.index, raw: record.raw, lines: start..out.len() });
             });
             // A bad message writes nothing: what stood before the fault is taken back.
@@ -194,6 +197,7 @@ impl<'a> Body<'a> {
             streams: pass.into_streams(),
             since_ns,
             next,
+            vocabulary,
             writer,
         }
     }
@@ -219,7 +223,7 @@ impl<'a> Body<'a> {
     pub(super) fn into_buffers(self) -> Buffers {
         let out = self.bytes.try_into_mut().map(Vec::from).unwrap_or_default();
         let out = if out.capacity() > KEPT_BYTES_MAX { Vec::new() } else { out };
-        Buffers { out: cleared(out), items: reuse(self.items), writer: self.writer }
+        Buffers { out: cleared(out), items: reuse(self.items), vocabulary: self.vocabulary, writer: self.writer }
     }
 
     /// The lines of some items, given ascending. Without a copy when they follow one another.

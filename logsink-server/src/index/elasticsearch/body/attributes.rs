@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashMap};
 use super::{
     super::{fields::FieldNames, json, number},
     ANY, TERM_CHARS_MAX,
-    keys::{FEW, Keys},
+    keys::{FEW, Inner, Keys},
 };
 use crate::{
     otlp::{AnyView, Attributes, Elements, Pairs},
@@ -27,6 +27,8 @@ pub(super) struct Notes<'a> {
     opaque: Vec<Cow<'a, str>>,
     /// Whether there is text that does not fit into a term, at any depth.
     pub(super) has_long: bool,
+    /// Whether a value is a map: then paths lead into it.
+    has_map: bool,
     /// Whether there is a path that does not fit into a term with what stands there: no server takes it.
     pub(super) has_long_path: bool,
 }
@@ -36,8 +38,7 @@ impl<'a> Notes<'a> {
         self.numbers.clear();
         self.nested.clear();
         self.opaque.clear();
-        self.has_long = false;
-        self.has_long_path = false;
+        (self.has_long, self.has_map, self.has_long_path) = (false, false, false);
     }
 
     pub(super) fn opaque(&mut self, path: Cow<'a, str>) {
@@ -55,6 +56,7 @@ impl<'a> Notes<'a> {
             nested: numbers.chain(self.nested).collect(),
             opaque: self.opaque.into_iter().map(|path| Cow::Owned(path.into_owned())).collect(),
             has_long: self.has_long,
+            has_map: self.has_map,
             has_long_path: self.has_long_path,
         }
     }
@@ -92,7 +94,7 @@ impl<'a> Notes<'a> {
         resource: &Notes<'static>,
         own: Pairs<'a>,
         read: Attributes<'_, 'a>,
-        keys: &Keys,
+        keys: &impl Keys,
     ) {
         if self.has_numbers() || resource.has_numbers() {
             self.write_numbers(out, resource, own, read, keys);
@@ -109,12 +111,12 @@ impl<'a> Notes<'a> {
         resource: &Notes<'static>,
         own: Pairs<'a>,
         read: Attributes<'_, 'a>,
-        keys: &Keys,
+        keys: &impl Keys,
     ) {
         // Without a map among them, no path leads to an attribute but its own key.
         let is_own = |path: &str| {
             keys.may_have(path) && read.iter().any(|(name, _)| *name == path)
-                || keys.have_map && own.find(path).is_some()
+                || self.has_map && own.find(path).is_some()
         };
         let inherited = resource.numbers().filter(|(path, _)| !is_own(path));
         out.literal(b",\"numbers\":");
@@ -184,36 +186,51 @@ fn enclose(out: &mut Out, start: usize, brackets: &[u8; 2]) {
 
 /// The attributes that have fields of their own, each as a member with a comma before it.
 #[inline]
-pub(super) fn fields(out: &mut Out, pairs: Attributes<'_, '_>, keys: &Keys, names: FieldNames) {
-    for (field, value) in keys.known(pairs) {
-        out.put(field.member(names).as_bytes());
-        scalar(out, value);
+pub(super) fn fields(out: &mut Out, pairs: Attributes<'_, '_>, keys: &impl Keys, names: FieldNames) {
+    let mut left = keys.known();
+    while left != 0 {
+        let index = left.trailing_zeros() as usize;
+        left &= left - 1;
+        if let Some(&(name, value)) = pairs.get(index) {
+            keys.field(out, index, name, names);
+            scalar(out, value);
+        }
     }
 }
 
-/// A record's attributes, without those that have fields, and without the text `target`, which stands beside them too.
+/// The text `target` of a record, which stands beside its attributes.
 #[inline]
-pub(super) fn attributes<'a>(out: &mut Out, pairs: Attributes<'_, 'a>, keys: &Keys, notes: &mut Notes<'a>) {
-    let is_target = |name: &str, value| name == "target" && matches!(value, AnyView::Str(_));
-    members(out, pairs, |index, name, value| keys.has_field(index) || is_target(name, value), None, notes);
+pub(super) fn target<'a>(pairs: Attributes<'_, 'a>, keys: &impl Keys) -> Option<&'a str> {
+    match pairs.get(keys.target()?) {
+        Some(&(_, AnyView::Str(target))) => Some(target),
+        _ => None,
+    }
+}
+
+/// A record's attributes, without those that have fields, and without the text `target`.
+#[inline]
+pub(super) fn attributes<'a>(out: &mut Out, pairs: Attributes<'_, 'a>, keys: &impl Keys, notes: &mut Notes<'a>) {
+    let target = if target(pairs, keys).is_some() { keys.target() } else { None };
+    members(out, pairs, keys, target, None, notes);
 }
 
 /// A resource's attributes, without those that have fields.
-pub(super) fn resource<'a>(out: &mut Out, pairs: Attributes<'_, 'a>, keys: &Keys, notes: &mut Notes<'a>) {
-    members(out, pairs, |index, _, _| keys.has_field(index), None, notes);
+pub(super) fn resource<'a>(out: &mut Out, pairs: Attributes<'_, 'a>, keys: &impl Keys, notes: &mut Notes<'a>) {
+    members(out, pairs, keys, None, None, notes);
 }
 
 /// A list of keys and values as an object; `parent` is the path of the map they are in.
 pub(super) fn object<'a>(out: &mut Out, pairs: Pairs<'a>, parent: Option<&str>, notes: &mut Notes<'a>) {
     let pairs: Vec<_> = pairs.iter().collect();
-    members(out, &distinct(&pairs), |_, _, _| false, parent, notes);
+    members(out, &distinct(&pairs), &Inner, None, parent, notes);
 }
 
 #[inline(always)]
 fn members<'a>(
     out: &mut Out,
     pairs: Attributes<'_, 'a>,
-    skip: impl Fn(usize, &str, AnyView<'a>) -> bool,
+    keys: &impl Keys,
+    left_out: Option<usize>,
     parent: Option<&str>,
     notes: &mut Notes<'a>,
 ) {
@@ -221,11 +238,12 @@ fn members<'a>(
         notes.opaque(Cow::Borrowed(ANY));
     }
     let start = out.len();
+    let (known, left_out) = (keys.known(), left_out.unwrap_or(usize::MAX));
     for (index, &(name, value)) in pairs.iter().enumerate() {
-        if skip(index, name, value) {
+        if index < 64 && known >> index & 1 == 1 || index == left_out {
             continue;
         }
-        key(out, name);
+        keys.key(out, index, name);
         let is_simple = parent.is_none() && name.len() <= TERM_CHARS_MAX;
         match value {
             AnyView::Str(text) if is_simple && text.len() <= TERM_CHARS_MAX => out.string(text),
@@ -279,6 +297,7 @@ fn value<'a>(out: &mut Out, value: AnyView<'a>, path: Cow<'a, str>, notes: &mut 
             notes.number(path, value);
         }
         AnyView::Map(pairs) => {
+            notes.has_map = true;
             object(out, pairs, Some(&path), notes);
             notes.opaque(path);
             return;
@@ -363,7 +382,7 @@ pub(super) fn distinct<'a>(pairs: Attributes<'_, 'a>) -> Vec<(&'a str, AnyView<'
 
 /// `,"name":`. A flattened field refuses the whole document for a NUL in a key, so a replacement character stands for it.
 #[inline(always)]
-fn key(out: &mut Out, name: &str) {
+pub(super) fn key(out: &mut Out, name: &str) {
     if !out.plain(b",\"", name, b"\":") {
         out.byte(b',');
         out.string(&name.replace('\0', "\u{fffd}"));

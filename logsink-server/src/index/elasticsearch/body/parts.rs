@@ -5,7 +5,7 @@ use super::{
     super::{fields::Owner, json},
     ANY, Shape,
     attributes::{self, Notes, distinct, fields, object},
-    keys::Keys,
+    keys::Seen,
     writer::{ATTRIBUTES, keep},
 };
 use crate::{
@@ -55,7 +55,7 @@ impl Parts {
         self.made_of = Some((resource.raw.to_vec(), scope.raw.to_vec()));
         let pairs: Vec<_> = resource.attributes().iter().collect();
         let pairs = distinct(&pairs);
-        let keys = Keys::of(&pairs, Owner::Resource);
+        let keys = Seen::of(&pairs, Owner::Resource);
         self.json.clear();
         json::field(&mut self.json, b",\"service.name\":\"", resource.service);
         fields(&mut self.json, &pairs, &keys, shape.names);

@@ -165,9 +165,17 @@ proptest! {
             time_unix_nano: time,
             ..LogRecord::default()
         };
-        let messages = [message(&request(resource.clone(), vec![record]))];
+        // All three alike, though the keys of the first are new, and an odd one with all of them comes in between.
+        let mut odd = record.clone();
+        odd.attributes.rotate_left(attributes.len() / 2);
+        odd.attributes.extend([pair("n", text("1")), pair("n", text("2"))]);
+        let messages = [message(&request(resource.clone(), vec![record.clone(), record.clone(), odd, record]))];
         let written = Body::write(&messages, 0, Shape::new(Flavor::Elasticsearch, names));
-        let (_, document) = documents(&written).remove(0);
+        let mut all = documents(&written);
+        all.iter_mut().for_each(|(_, document)| document["tie"] = Json::Null);
+        prop_assert_eq!(&all[0].1, &all[1].1);
+        prop_assert_eq!(&all[0].1, &all[3].1);
+        let (_, document) = all.remove(0);
         let read: Document = serde_json::from_value(document.clone()).unwrap();
         let read = read.into_hit(0, String::new());
         let mut expected = oracle(&attributes);

@@ -12,12 +12,13 @@ use super::{
         time,
     },
     ANY, KEPT, Shape,
-    attributes::{Notes, attributes, distinct, fields},
-    keys::Keys,
+    attributes::{Notes, attributes, distinct, fields, target},
+    columns::Columns,
+    keys::{Keys, Seen},
     parts::Parts,
 };
 use crate::{
-    otlp::{AnyView, Attributes, RecordView},
+    otlp::{self, AnyView, Attributes, RecordView},
     queue::Message,
     text::{self, Out},
 };
@@ -38,6 +39,7 @@ pub(super) struct Writer {
     /// Whether the ids are those of a sender that numbers its batches.
     is_numbered: bool,
     parts: Parts,
+    columns: Columns,
     clock: time::Clock,
     observed: time::Clock,
     /// What is written of each severity, once it was met.
@@ -138,14 +140,34 @@ impl Writer {
         out: &mut Out,
         record: &RecordView<'a>,
         pairs: Attributes<'_, 'a>,
+        keys: Option<otlp::Keys<'_>>,
         time_ns: u64,
         pass: &mut Pass<'a, '_>,
     ) {
-        let keys = Keys::of(pairs, Owner::Record);
+        // Out of the way of what else is changed.
+        let mut columns = std::mem::take(&mut self.columns);
+        match columns.row(keys, pairs, self.shape.names) {
+            Some(row) => self.document(out, record, pairs, &row, time_ns, pass),
+            None => self.strange(out, record, pairs, time_ns, pass),
+        }
+        self.columns = columns;
+    }
+
+    /// Writes a record with keys that are not known, or stand twice.
+    #[inline(never)]
+    fn strange<'a>(
+        &mut self,
+        out: &mut Out,
+        record: &RecordView<'a>,
+        pairs: Attributes<'_, 'a>,
+        time_ns: u64,
+        pass: &mut Pass<'a, '_>,
+    ) {
+        let keys = Seen::of(pairs, Owner::Record);
         if keys.are_repetitive {
             // Elasticsearch refuses an object that has a key twice.
             let pairs = distinct(pairs);
-            return self.document(out, record, &pairs, &Keys::of(&pairs, Owner::Record), time_ns, pass);
+            return self.document(out, record, &pairs, &Seen::of(&pairs, Owner::Record), time_ns, pass);
         }
         self.document(out, record, pairs, &keys, time_ns, pass);
     }
@@ -156,7 +178,7 @@ impl Writer {
         out: &mut Out,
         record: &RecordView<'a>,
         pairs: Attributes<'_, 'a>,
-        keys: &Keys,
+        keys: &impl Keys,
         time_ns: u64,
         pass: &mut Pass<'a, '_>,
     ) {
@@ -174,7 +196,7 @@ impl Writer {
         out.again(id);
         out.put(self.severity(record.severity));
         out.put(names.target());
-        out.string(keys.target(pairs).unwrap_or(record.scope.name));
+        out.string(target(pairs, keys).unwrap_or(record.scope.name));
         match record.body {
             AnyView::Str(text) => json::field(out, b",\"message\":\"", text),
             body => json::field(out, b",\"message\":\"", &body.text()),
@@ -206,7 +228,7 @@ impl Writer {
         out: &mut Out,
         record: &RecordView<'a>,
         pairs: Attributes<'_, 'a>,
-        keys: &Keys,
+        keys: &impl Keys,
         notes: &mut Notes<'a>,
     ) {
         let start = out.len();

@@ -1,0 +1,66 @@
+//! A key and a scalar of fewer than 128 bytes each, as every encoder writes them and nearly all attributes are. None for
+//! anything else: then the check says what it is, or what is wrong with it.
+
+use super::{tag, value::AnyView, wire::Reader};
+use crate::text::{self, Familiar};
+
+const KEY: u8 = tag::key_value::KEY as u8;
+const VALUE: u8 = tag::key_value::VALUE as u8;
+const STRING: u8 = tag::any_value::STRING as u8;
+
+/// The pair that all of `bytes` are.
+#[inline(always)]
+pub(super) fn plain_pair(bytes: &[u8]) -> Option<(&str, AnyView<'_>)> {
+    let [KEY, name_len @ ..0x80, rest @ ..] = bytes else { return None };
+    let (name, rest) = rest.split_at_checked(usize::from(*name_len))?;
+    let [VALUE, value @ ..] = rest else { return None };
+    let value = plain_value(value)?;
+    Some((text::utf8(name).ok()?, value))
+}
+
+/// The pair that `bytes` begin with, its length first, when it has this key; and what follows it.
+#[inline(always)]
+pub(super) fn familiar_pair<'a>(bytes: &'a [u8], key: &Familiar) -> Option<(&'a str, AnyView<'a>, &'a [u8])> {
+    let [len @ ..0x80, bytes @ ..] = bytes else { return None };
+    let (name, value) = key.strip(bytes)?;
+    let (value, after) = value.split_at_checked(usize::from(*len).checked_sub(bytes.len() - value.len())?)?;
+    Some((name, plain_value(value)?, after))
+}
+
+/// The text that all of `bytes` are as a value: a body, mostly.
+#[inline(always)]
+pub(super) fn plain_text(bytes: &[u8]) -> Option<&str> {
+    let (text, len) = match bytes {
+        [STRING, len @ ..0x80, text @ ..] => (text, usize::from(*len)),
+        [STRING, low, high @ ..0x80, text @ ..] => (text, usize::from(*low & 0x7f) | usize::from(*high) << 7),
+        _ => return None,
+    };
+    if len == text.len() { text::utf8(text).ok() } else { None }
+}
+
+/// The value that all of `bytes` are, with its length before it.
+#[inline(always)]
+fn plain_value(bytes: &[u8]) -> Option<AnyView<'_>> {
+    const BOOL: u8 = tag::any_value::BOOL as u8;
+    const INT: u8 = tag::any_value::INT as u8;
+    const DOUBLE: u8 = tag::any_value::DOUBLE as u8;
+    let [len @ 2..0x80, kind, value @ ..] = bytes else { return None };
+    if usize::from(*len) != value.len() + 1 {
+        return None;
+    }
+    Some(match (*kind, value) {
+        (STRING, [len @ ..0x80, text @ ..]) if usize::from(*len) == text.len() => AnyView::Str(text::utf8(text).ok()?),
+        (BOOL, [value @ ..0x80]) => AnyView::Bool(*value != 0),
+        (INT, [low @ 0x80..=0xff, high @ ..0x80]) => AnyView::Int(i64::from(low & 0x7f) | i64::from(*high) << 7),
+        (INT, varint) => {
+            let mut varint = Reader::new(varint);
+            let value = varint.varint().ok()?;
+            if varint.position() != varint.bytes().len() {
+                return None;
+            }
+            AnyView::Int(value.cast_signed())
+        }
+        (DOUBLE, double) => AnyView::Double(f64::from_le_bytes(double.try_into().ok()?)),
+        _ => return None,
+    })
+}

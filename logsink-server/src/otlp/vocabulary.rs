@@ -1,0 +1,149 @@
+//! The keys of attributes that were met, with a number each. Records have the same keys over and over, mostly in the same
+//! order: the key that followed the one before it the last time is compared first, and where it is there again it is neither
+//! checked nor looked up.
+
+use std::collections::HashMap;
+
+use super::tag;
+use crate::text::Familiar;
+
+/// Keys at most: what the records of dozens of services have. When there are more, what is known is forgotten now and then.
+const KEYS_MAX: usize = 1_024;
+/// Bytes of a key at most: on the wire, its length is one byte then. With [`KEYS_MAX`], a bound on the memory.
+const KEY_BYTES_MAX: usize = 0x7f;
+
+/// Keys by number. Who keeps something for each of them compares [`Self::era`] first.
+#[derive(Debug, Default)]
+pub struct Vocabulary {
+    /// By number. The first is none, but the beginning of every list.
+    keys: Vec<Key>,
+    numbers: HashMap<Box<str>, KeyId>,
+    era: u64,
+    /// The list at hand.
+    list: u32,
+    /// The key of the list at hand that was read last.
+    last: KeyId,
+    /// Whether the list at hand has a key that stood in it before.
+    is_repetitive: bool,
+    /// Whether the list at hand has a key without a number.
+    is_strange: bool,
+    /// Whether there was no room for a key.
+    is_full: bool,
+}
+
+/// A key's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeyId(u16);
+
+impl KeyId {
+    /// As an index: from 1 on.
+    #[inline]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+#[derive(Debug)]
+struct Key {
+    /// From the tag of the key to that of the value.
+    wire: Familiar,
+    text: Box<str>,
+    /// Which key followed it in a list the last time.
+    next: KeyId,
+    /// The last list that it stood in.
+    list: u32,
+}
+
+impl Key {
+    fn new(wire: Familiar, text: &str) -> Self {
+        Self { wire, text: text.into(), next: KeyId::default(), list: 0 }
+    }
+}
+
+impl Vocabulary {
+    /// Changes when what was known is forgotten, and numbers begin anew.
+    #[inline]
+    pub fn era(&self) -> u64 {
+        self.era
+    }
+
+    /// The texts of the keys, by number; the first is none of a key.
+    pub fn texts(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.keys.iter().map(|key| &*key.text)
+    }
+
+    /// How many numbers there are, 0 among them.
+    #[inline]
+    pub fn count(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Before the keys of a list.
+    #[inline]
+    pub(super) fn begin(&mut self) {
+        if self.is_full || self.keys.is_empty() {
+            self.forget();
+        }
+        self.last = KeyId::default();
+        (self.is_repetitive, self.is_strange) = (false, false);
+        // After four thousand million lists a key may seem to have stood in this one: then the list is taken for repetitive, and
+        // who cares for that looks.
+        self.list = self.list.wrapping_add(1);
+    }
+
+    /// Whether the list's keys have each a number of its own.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        !self.is_repetitive && !self.is_strange
+    }
+
+    /// What is expected to come next on the wire.
+    #[inline(always)]
+    pub(super) fn expected(&self) -> Option<(KeyId, &Familiar)> {
+        let next = self.keys.get(self.last.index())?.next;
+        Some((next, &self.keys.get(next.index())?.wire))
+    }
+
+    /// Takes the list's next key, by its number.
+    #[inline(always)]
+    pub(super) fn take(&mut self, id: KeyId) {
+        if let Some(key) = self.keys.get_mut(id.index()) {
+            self.is_repetitive |= key.list == self.list;
+            key.list = self.list;
+            self.last = id;
+        }
+    }
+
+    /// Takes the list's next key. A key that finds no room gets 0, and the list is not plain.
+    #[inline(never)]
+    pub(super) fn take_text(&mut self, text: &str) -> KeyId {
+        let Some(id) = self.numbers.get(text).copied().or_else(|| self.learn(text)) else {
+            self.is_strange = true;
+            return KeyId::default();
+        };
+        if let Some(last) = self.keys.get_mut(self.last.index()) {
+            last.next = id;
+        }
+        self.take(id);
+        id
+    }
+
+    fn learn(&mut self, text: &str) -> Option<KeyId> {
+        let len = u8::try_from(text.len()).ok().filter(|len| usize::from(*len) <= KEY_BYTES_MAX)?;
+        self.is_full = self.keys.len() > KEYS_MAX;
+        let id = KeyId(u16::try_from(self.keys.len()).ok().filter(|_| !self.is_full)?);
+        let wire = Familiar::new([tag::key_value::KEY as u8, len], text, [tag::key_value::VALUE as u8]);
+        self.keys.push(Key::new(wire, text));
+        self.numbers.insert(text.into(), id);
+        Some(id)
+    }
+
+    #[cold]
+    fn forget(&mut self) {
+        self.keys.clear();
+        self.keys.push(Key::new(Familiar::nothing(), ""));
+        self.numbers.clear();
+        self.era += 1;
+        self.is_full = false;
+    }
+}
