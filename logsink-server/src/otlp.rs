@@ -2,8 +2,8 @@
 //!
 //! Ingest checks a request with [`check`] and forwards its bytes; drain, the indexes and the server's rules look at the
 //! records through [`scan`], which checks as it goes, [`for_each_record`], which checks first, or [`walk`], which relies on a
-//! check made before. None builds objects. A [`Vocabulary`] keeps what keys a scan has met for the next one. What a view shows is what a full protobuf decoder would
-//! have decoded (the tests compare it with prost), with these choices of our own:
+//! check made before. None builds objects. A [`Vocabulary`] keeps the keys that a scan has met for the next one. What a view
+//! shows is what a full protobuf decoder would have decoded (the tests compare it with prost), with these choices of our own:
 //! - groups, and a singular message field that stands twice (which a decoder would have to merge), are refused: no OTLP
 //!   sender writes them;
 //! - values nest [`wire::DEPTH_MAX`] deep at most;

@@ -120,7 +120,7 @@ impl Out {
     /// Appends bytes of which the number is known when this is compiled.
     #[inline]
     pub(crate) fn literal<const N: usize>(&mut self, bytes: &[u8; N]) {
-        self.0.extend_from_slice(bytes);
+        self.first(bytes, N);
     }
 
     /// Appends the first `len` of these bytes.
@@ -148,11 +148,27 @@ impl Out {
     /// Appends `"text"`, byte for byte as serde_json writes it.
     #[inline]
     pub(crate) fn string(&mut self, text: &str) {
-        if !self.plain(b"\"", text, b"\"") {
-            self.byte(b'"');
-            self.escaped(text);
-            self.byte(b'"');
+        self.text(b"\"", text, b"\"");
+    }
+
+    /// Appends text between two others, as it stands in JSON.
+    #[inline(always)]
+    pub(crate) fn text<const B: usize, const A: usize>(&mut self, before: &[u8; B], text: &str, after: &[u8; A]) {
+        let plain = self.begin(before, text, A);
+        if plain == text.len() {
+            // SAFETY: there is room for what comes after, and all before it was written.
+            unsafe { self.end(B + plain, after) };
+        } else {
+            // SAFETY: as much was written.
+            unsafe { self.0.set_len(self.0.len() + B + plain) };
+            self.rest(&text.as_bytes()[plain..], after);
         }
+    }
+
+    #[inline(never)]
+    fn rest(&mut self, text: &[u8], after: &[u8]) {
+        self.escape_all(text);
+        self.put(after);
     }
 
     /// Appends text between two others when it needs no escape in JSON; else says so and appends nothing.
@@ -163,37 +179,71 @@ impl Out {
         text: &str,
         after: &[u8; A],
     ) -> bool {
-        let len = B + text.len() + A;
-        let to = self.room(len);
-        // SAFETY: there is room for the three of them; what becomes part of the buffer was written.
+        let is_plain = self.begin(before, text, A) == text.len();
+        if is_plain {
+            // SAFETY: there is room for what comes after, and all before it was written.
+            unsafe { self.end(B + text.len(), after) };
+        }
+        is_plain
+    }
+
+    /// Writes what comes before a text, and of the text as much as needs no escape, beyond the end of what counts; with room for
+    /// all of the text and `more`. Returns how much of the text that is.
+    #[inline(always)]
+    fn begin<const B: usize>(&mut self, before: &[u8; B], text: &str, more: usize) -> usize {
+        let to = self.room(B + text.len() + more);
+        // SAFETY: there is room for both.
         unsafe {
             to.cast::<[u8; B]>().write_unaligned(*before);
-            let is_plain = copy_plain(text.as_bytes(), to.add(B));
-            if is_plain {
-                to.add(B + text.len()).cast::<[u8; A]>().write_unaligned(*after);
-                self.0.set_len(self.0.len() + len);
-            }
-            is_plain
+            copy_plain(text.as_bytes(), to.add(B))
+        }
+    }
+
+    /// Takes in what was written beyond the end, and what comes after it.
+    ///
+    /// # Safety
+    /// `written` bytes were, and there is room for `after` behind them.
+    #[inline(always)]
+    unsafe fn end<const A: usize>(&mut self, written: usize, after: &[u8; A]) {
+        // SAFETY: the caller's.
+        unsafe {
+            let end = self.0.as_mut_ptr().add(self.0.len() + written);
+            end.cast::<[u8; A]>().write_unaligned(*after);
+            self.0.set_len(self.0.len() + written + A);
         }
     }
 
     /// Appends what stands between the quotes.
-    #[inline(never)]
     pub(crate) fn escaped(&mut self, text: &str) {
-        for piece in text.as_bytes().chunks(PIECE) {
+        self.escape_all(text.as_bytes());
+    }
+
+    #[inline(never)]
+    fn escape_all(&mut self, text: &[u8]) {
+        for piece in text.chunks(PIECE) {
             // Of the last escape's eight bytes two may go beyond the six, and of a wide store up to sixteen.
             let start = self.room(piece.len() * 6 + WIDTH);
-            let (chunks, rest) = piece.as_chunks::<WIDTH>();
+            let mut end = start;
             // SAFETY: each byte of the piece moves the end on by six at the most, and a store reaches no more than WIDTH
             // beyond it: all lies in the room made above. Everything up to `end` was written.
             unsafe {
-                let mut end = start;
-                for chunk in chunks {
-                    end = escape(chunk, WIDTH, end);
+                let mut left = piece;
+                while let Some(chunk) = left.first_chunk() {
+                    let (read, after) = escape(chunk, end);
+                    (left, end) = (&left[read..], after);
                 }
-                let mut last = [0; WIDTH];
-                last[..rest.len()].copy_from_slice(rest);
-                end = escape(&last, rest.len(), end);
+                // With blanks behind them, so that a whole chunk can be looked at from each of them on.
+                let mut last = [b' '; 2 * WIDTH];
+                copy(left, last.as_mut_ptr());
+                let mut at = 0;
+                while at < left.len()
+                    && let Some(chunk) = last[at..].first_chunk()
+                {
+                    let (read, after) = escape(chunk, end);
+                    // Of blanks that were read, none counts.
+                    end = after.sub((at + read).saturating_sub(left.len()));
+                    at += read;
+                }
                 let written = end.offset_from(start) as usize;
                 self.0.set_len(self.0.len() + written);
             }
@@ -201,36 +251,27 @@ impl Out {
     }
 }
 
-/// Writes the first `len` bytes of a chunk, with escapes, and returns the end.
+/// Writes the bytes of a chunk up to the first that needs an escape, and that one escaped. Returns how many bytes those are, and
+/// the end of what was written.
 ///
 /// # Safety
-/// `to` has room for six bytes for each of the `len` and WIDTH more.
-#[inline]
-unsafe fn escape(chunk: &[u8; WIDTH], len: usize, mut to: *mut u8) -> *mut u8 {
-    let mut marks = Wide::load(chunk).marks() & ((1 << len) - 1);
-    if marks == 0 {
-        // SAFETY: room for WIDTH bytes at the least.
-        unsafe { to.cast::<[u8; WIDTH]>().write_unaligned(*chunk) };
-        return to.wrapping_add(len);
-    }
-    let mut from = 0;
-    while marks != 0 {
-        let at = marks.trailing_zeros() as usize;
-        marks &= marks - 1;
-        let (text, escape_len) = ESCAPES[usize::from(chunk[at])];
-        // SAFETY: at most WIDTH bytes from the end on, then at most eight, of which at most six count.
-        unsafe {
-            to.copy_from_nonoverlapping(chunk.as_ptr().add(from), at - from);
-            to = to.add(at - from);
-            to.cast::<[u8; 7]>().write_unaligned(text);
-            to = to.add(usize::from(escape_len));
-        }
-        from = at + 1;
-    }
-    // SAFETY: as above.
+/// `to` has room for six bytes for each of those and WIDTH more.
+#[inline(always)]
+unsafe fn escape(chunk: &[u8; WIDTH], to: *mut u8) -> (usize, *mut u8) {
+    let wide = Wide::load(chunk);
+    let marks = wide.marks();
+    // SAFETY: room for WIDTH bytes at the least; behind what precedes the mark, for the eight of an escape, of which at most six
+    // count.
     unsafe {
-        to.copy_from_nonoverlapping(chunk.as_ptr().add(from), len - from);
-        to.add(len - from)
+        wide.store(to);
+        if marks == 0 {
+            return (WIDTH, to.add(WIDTH));
+        }
+        let before = marks.trailing_zeros() as usize % WIDTH;
+        let (text, len) = ESCAPES[usize::from(chunk[before])];
+        let end = to.add(before);
+        end.cast::<[u8; 7]>().write_unaligned(text);
+        (before + 1, end.add(usize::from(len)))
     }
 }
 
@@ -291,28 +332,29 @@ unsafe fn copy(bytes: &[u8], to: *mut u8) {
     }
 }
 
-/// Copies bytes and tells whether none of them needs an escape; if one does, some bytes may not have been copied.
+/// Copies bytes up to one that needs an escape, and returns how many; that may be fewer than there are before it, and then some
+/// more may have been copied.
 ///
 /// # Safety
 /// As [`copy`].
 #[inline]
-unsafe fn copy_plain(bytes: &[u8], to: *mut u8) -> bool {
+unsafe fn copy_plain(bytes: &[u8], to: *mut u8) -> usize {
     let len = bytes.len();
     // SAFETY: as in `copy`.
-    unsafe {
+    let is_plain = unsafe {
         if let (Some(first), Some(last)) = (bytes.first_chunk::<WIDTH>(), bytes.last_chunk::<WIDTH>()) {
             let (first, last) = (Wide::load(first), Wide::load(last));
             first.store(to);
             last.store(to.add(len - WIDTH));
             if first.or_marked(last) {
-                return false;
+                return 0;
             }
             let mut at = WIDTH;
             while at + WIDTH < len {
                 let chunk = Wide::load(&*bytes.as_ptr().add(at).cast::<[u8; WIDTH]>());
                 chunk.store(to.add(at));
                 if chunk.marks() != 0 {
-                    return false;
+                    return at;
                 }
                 at += WIDTH;
             }
@@ -331,7 +373,8 @@ unsafe fn copy_plain(bytes: &[u8], to: *mut u8) -> bool {
             copy(bytes, to);
             bytes.iter().all(|&byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
         }
-    }
+    };
+    if is_plain { len } else { 0 }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A key and a scalar of fewer than 128 bytes each, as every encoder writes them and nearly all attributes are. None for
 //! anything else: then the check says what it is, or what is wrong with it.
 
-use super::{tag, value::AnyView, wire::Reader};
+use super::{tag, value::AnyView};
 use crate::text::{self, Familiar};
 
 const KEY: u8 = tag::key_value::KEY as u8;
@@ -52,13 +52,10 @@ fn plain_value(bytes: &[u8]) -> Option<AnyView<'_>> {
         (STRING, [len @ ..0x80, text @ ..]) if usize::from(*len) == text.len() => AnyView::Str(text::utf8(text).ok()?),
         (BOOL, [value @ ..0x80]) => AnyView::Bool(*value != 0),
         (INT, [low @ 0x80..=0xff, high @ ..0x80]) => AnyView::Int(i64::from(low & 0x7f) | i64::from(*high) << 7),
-        (INT, varint) => {
-            let mut varint = Reader::new(varint);
-            let value = varint.varint().ok()?;
-            if varint.position() != varint.bytes().len() {
-                return None;
-            }
-            AnyView::Int(value.cast_signed())
+        // Nine bytes have 63 bits. All but the last have the highest bit, as it is when they are one varint.
+        (INT, [high @ .., last @ ..0x80]) if high.len() < 9 && high.iter().all(|byte| *byte >= 0x80) => {
+            let value = high.iter().rev().fold(i64::from(*last), |value, byte| value << 7 | i64::from(byte & 0x7f));
+            AnyView::Int(value)
         }
         (DOUBLE, double) => AnyView::Double(f64::from_le_bytes(double.try_into().ok()?)),
         _ => return None,

@@ -5,11 +5,7 @@ use crate::text::Out;
 /// Text behind `before`, which ends with its opening quote, such as `,"name":"`.
 #[inline]
 pub(super) fn field<const N: usize>(out: &mut Out, before: &[u8; N], text: &str) {
-    if !out.plain(before, text, b"\"") {
-        out.literal(before);
-        out.escaped(text);
-        out.byte(b'"');
-    }
+    out.text(before, text, b"\"");
 }
 
 /// An integer.

@@ -20,9 +20,9 @@ const MEMBERS_MAX: usize = 1_024;
 /// What the index has to be told about attributes beside their values.
 #[derive(Default)]
 pub(super) struct Notes<'a> {
-    /// Paths that are keys, and the bits of the numbers' codes.
-    numbers: Vec<(&'a str, u64)>,
-    /// The same of numbers in maps.
+    /// Keys of the list with their places in it, and the bits of the numbers' codes.
+    numbers: Vec<(usize, &'a str, u64)>,
+    /// The same of numbers by other paths, those in maps above all.
     nested: Vec<(String, u64)>,
     opaque: Vec<Cow<'a, str>>,
     /// Whether there is text that does not fit into a term, at any depth.
@@ -50,7 +50,7 @@ impl<'a> Notes<'a> {
     }
 
     pub(super) fn into_owned(self) -> Notes<'static> {
-        let numbers = self.numbers.into_iter().map(|(path, code)| (path.to_owned(), code));
+        let numbers = self.numbers.into_iter().map(|(_, path, code)| (path.to_owned(), code));
         Notes {
             numbers: Vec::new(),
             nested: numbers.chain(self.nested).collect(),
@@ -62,19 +62,17 @@ impl<'a> Notes<'a> {
     }
 
     fn number(&mut self, path: Cow<'a, str>, value: f64) {
-        if path.len() > TERM_CHARS_MAX {
-            return;
-        }
-        let code = number::rising(value);
-        match path {
-            Cow::Borrowed(path) => self.numbers.push((path, code)),
-            Cow::Owned(path) => self.nested.push((path, code)),
+        if path.len() <= TERM_CHARS_MAX {
+            self.nested.push((path.into_owned(), number::rising(value)));
         }
     }
 
     fn numbers(&self) -> impl Iterator<Item = (&str, u64)> {
-        let nested = self.nested.iter().map(|(path, code)| (path.as_str(), *code));
-        self.numbers.iter().copied().chain(nested)
+        self.numbers.iter().map(|&(_, path, code)| (path, code)).chain(self.nested())
+    }
+
+    fn nested(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.nested.iter().map(|(path, code)| (path.as_str(), *code))
     }
 
     fn has_numbers(&self) -> bool {
@@ -128,8 +126,11 @@ impl<'a> Notes<'a> {
             numbers.dedup();
             numbers.chunk_by(|a, b| a.0 == b.0).for_each(|codes| several(out, codes));
         } else {
-            self.numbers().for_each(|(path, code)| number(out, path, code));
-            inherited.for_each(|(path, code)| number(out, path, code));
+            for &(index, name, code) in &self.numbers {
+                keys.key(out, index, name);
+                number::write(out, code);
+            }
+            self.nested().chain(inherited).for_each(|(path, code)| number(out, path, code));
         }
         enclose(out, start, b"{}");
     }
@@ -193,7 +194,11 @@ pub(super) fn fields(out: &mut Out, pairs: Attributes<'_, '_>, keys: &impl Keys,
         left &= left - 1;
         if let Some(&(name, value)) = pairs.get(index) {
             keys.field(out, index, name, names);
-            scalar(out, value);
+            match value {
+                AnyView::Str(text) => out.string(text),
+                AnyView::Int(value) => json::int(out, value),
+                _ => scalar(out, value),
+            }
         }
     }
 }
@@ -238,9 +243,11 @@ fn members<'a>(
         notes.opaque(Cow::Borrowed(ANY));
     }
     let start = out.len();
-    let (known, left_out) = (keys.known(), left_out.unwrap_or(usize::MAX));
+    let (mut known, left_out) = (keys.known(), left_out.unwrap_or(usize::MAX));
     for (index, &(name, value)) in pairs.iter().enumerate() {
-        if index < 64 && known >> index & 1 == 1 || index == left_out {
+        let is_known = known & 1 == 1;
+        known >>= 1;
+        if is_known || index == left_out {
             continue;
         }
         keys.key(out, index, name);
@@ -249,7 +256,11 @@ fn members<'a>(
             AnyView::Str(text) if is_simple && text.len() <= TERM_CHARS_MAX => out.string(text),
             AnyView::Int(value) if is_simple => {
                 json::int(out, value);
-                notes.numbers.push((name, number::rising(value as f64)));
+                notes.numbers.push((index, name, number::rising(value as f64)));
+            }
+            AnyView::Double(value) if is_simple && value.is_finite() => {
+                json::double(out, value);
+                notes.numbers.push((index, name, number::rising(value)));
             }
             AnyView::Bool(value) if is_simple => boolean(out, value),
             _ => other(out, pairs, name, value, parent, notes),
