@@ -185,13 +185,20 @@ fn enclose(out: &mut Out, start: usize, brackets: &[u8; 2]) {
     }
 }
 
+/// Where a word has bits, the lowest first.
+#[inline]
+fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lowest = (word != 0).then(|| word.trailing_zeros() as usize);
+        word &= word.wrapping_sub(1);
+        lowest
+    })
+}
+
 /// The attributes that have fields of their own, each as a member with a comma before it.
 #[inline]
 pub(super) fn fields(out: &mut Out, pairs: Attributes<'_, '_>, keys: &impl Keys, names: FieldNames) {
-    let mut left = keys.known();
-    while left != 0 {
-        let index = left.trailing_zeros() as usize;
-        left &= left - 1;
+    for index in bits(keys.known()) {
         if let Some(&(name, value)) = pairs.get(index) {
             keys.field(out, index, name, names);
             match value {
@@ -243,11 +250,10 @@ fn members<'a>(
         notes.opaque(Cow::Borrowed(ANY));
     }
     let start = out.len();
-    let (mut known, left_out) = (keys.known(), left_out.unwrap_or(usize::MAX));
-    for (index, &(name, value)) in pairs.iter().enumerate() {
-        let is_known = known & 1 == 1;
-        known >>= 1;
-        if is_known || index == left_out {
+    let left_out = left_out.unwrap_or(usize::MAX);
+    for index in bits(!keys.known()).chain(64..pairs.len()) {
+        let Some(&(name, value)) = pairs.get(index) else { break };
+        if index == left_out {
             continue;
         }
         keys.key(out, index, name);
