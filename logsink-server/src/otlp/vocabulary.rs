@@ -2,8 +2,6 @@
 //! order: the key that followed the one before it the last time is compared first, and where it is there again it is neither
 //! checked nor looked up.
 
-use std::collections::HashMap;
-
 use super::tag;
 use crate::text::Familiar;
 
@@ -11,13 +9,18 @@ use crate::text::Familiar;
 const KEYS_MAX: usize = 1_024;
 /// Bytes of a key at most: on the wire, its length is one byte then. With [`KEYS_MAX`], a bound on the memory.
 const KEY_BYTES_MAX: usize = 0x7f;
+/// Places in the table, as a power of two: four for a key.
+const PLACES_BITS: u32 = 12;
+/// Places that are looked at for a key. Keys made to share them find no number, and cost no more than that.
+const LOOKS_MAX: usize = 8;
 
 /// Keys by number. Who keeps something for each of them compares [`Self::era`] first.
 #[derive(Debug, Default)]
 pub struct Vocabulary {
     /// By number. The first is none, but the beginning of every list.
     keys: Vec<Key>,
-    numbers: HashMap<Box<str>, KeyId>,
+    /// The keys' places follow from their hashes; 0 where there is none.
+    places: Vec<KeyId>,
     era: u64,
     /// The list at hand.
     list: u32,
@@ -117,7 +120,7 @@ impl Vocabulary {
     /// Takes the list's next key. A key that finds no room gets 0, and the list is not plain.
     #[inline(never)]
     pub(super) fn take_text(&mut self, text: &str) -> KeyId {
-        let Some(id) = self.numbers.get(text).copied().or_else(|| self.learn(text)) else {
+        let Some(id) = self.find(text) else {
             self.is_strange = true;
             return KeyId::default();
         };
@@ -128,13 +131,30 @@ impl Vocabulary {
         id
     }
 
+    /// The number of a key, which is given here to one that is met for the first time.
+    fn find(&mut self, text: &str) -> Option<KeyId> {
+        let first = place(text);
+        for place in first..first + LOOKS_MAX {
+            let place = place % self.places.len().max(1);
+            let id = *self.places.get(place)?;
+            if id == KeyId::default() {
+                let id = self.learn(text)?;
+                self.places[place] = id;
+                return Some(id);
+            }
+            if *self.keys.get(id.index())?.text == *text {
+                return Some(id);
+            }
+        }
+        None
+    }
+
     fn learn(&mut self, text: &str) -> Option<KeyId> {
         let len = u8::try_from(text.len()).ok().filter(|len| usize::from(*len) <= KEY_BYTES_MAX)?;
         self.is_full = self.keys.len() > KEYS_MAX;
         let id = KeyId(u16::try_from(self.keys.len()).ok().filter(|_| !self.is_full)?);
         let wire = Familiar::new([tag::key_value::KEY as u8, len], text, [tag::key_value::VALUE as u8]);
         self.keys.push(Key::new(wire, text));
-        self.numbers.insert(text.into(), id);
         Some(id)
     }
 
@@ -142,8 +162,20 @@ impl Vocabulary {
     fn forget(&mut self) {
         self.keys.clear();
         self.keys.push(Key::new(Familiar::nothing(), ""));
-        self.numbers.clear();
+        self.places.clear();
+        self.places.resize(1 << PLACES_BITS, KeyId::default());
         self.era += 1;
         self.is_full = false;
     }
+}
+
+/// The first place for a key, by its length, beginning and end.
+fn place(text: &str) -> usize {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let bytes = text.as_bytes();
+    let word = match (bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(first), Some(last)) => u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last).rotate_left(23),
+        _ => bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    };
+    ((word ^ bytes.len() as u64).wrapping_mul(FACTOR) >> (u64::BITS - PLACES_BITS)) as usize
 }

@@ -58,6 +58,19 @@ fn keys_that_stand_twice_or_are_long_have_no_numbers() {
 }
 
 #[test]
+fn keys_made_to_share_their_places_are_read_all_the_same() {
+    // Alike in length, beginning and end.
+    let keys: Vec<String> = (0..100).map(|n| format!("beginning.{n:04}.the.end")).collect();
+    let records: Vec<Vec<&str>> = keys.iter().map(|key| vec![key.as_str()]).collect();
+    let payload = request_of(&records);
+    let mut vocabulary = Vocabulary::default();
+    for _ in 0..2 {
+        assert_eq!(numbered(&payload, &mut vocabulary), 8);
+    }
+    assert_eq!((vocabulary.count(), vocabulary.era()), (1 + 8, 1));
+}
+
+#[test]
 fn more_keys_than_there_is_room_for_are_forgotten_and_met_again() {
     let keys: Vec<String> = (0..3_000).map(|n| format!("key.{n}")).collect();
     let records: Vec<Vec<&str>> = keys.chunks(7).map(|keys| keys.iter().map(String::as_str).collect()).collect();
