@@ -17,8 +17,11 @@
 //! So an index that was written to lately is closed to writes first (`index.blocks.write`): the cluster lets what is under
 //! way end, refuses what comes later, and only then answers. A data stream never writes there again.
 //!
-//! Bounds: a look-up goes through [`LOOKED_AT_MAX`] indices at most. A repeat that comes after more rollovers is stored again. A user
+//! Bounds: a look-up goes through [`LOOKED_AT_MAX`](generations::LOOKED_AT_MAX) indices at most. A repeat that comes after more rollovers is stored again. A user
 //! without the right to search is told so once, and has no such protection.
+
+mod calls;
+mod generations;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,67 +29,32 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use elasticsearch::http::Method;
 use serde::Deserialize;
-use serde_json::{Value, json};
-use tokio::{sync::Mutex, time::sleep};
+use serde_json::json;
+use tokio::sync::Mutex;
 
-use super::{
-    Elasticsearch, Failed,
-    body::Body,
-    layout::{self, Layout},
-    setup::SetUp,
-    write::Backoff,
+pub(super) use self::generations::generation;
+use self::{
+    calls::{HITS_MAX, Hit, look_up},
+    generations::{Generation, Generations, older, unsettled},
 };
+use super::{Elasticsearch, Failed, body::Body, layout::Layout, setup::SetUp, write::Backoff};
 
-/// Older indices that ids are looked up in: with an index a day, a month.
-const LOOKED_AT_MAX: usize = 31;
 /// By how much clocks (of senders, of Kafka's producers, of the cluster) may differ without harm. So long after a rollover
 /// everything is looked up.
 const CLOCKS_DIFFER_MS: i64 = 120_000;
-/// Indices that were written to longer ago have been refreshed since, and no write to them is under way: a request takes a minute
-/// at most.
-const SETTLED_AFTER_MS: i64 = 600_000;
-/// Hits of one search: `index.max_result_window`.
-const HITS_MAX: usize = 10_000;
 /// Ids of one search.
 const IDS_MAX: usize = 2_000;
 /// Names of indices kept: a rollover makes one.
 const CLOSED_MAX: usize = 10_000;
-/// An index that another process is closing is closed to new writes at once; those under way have so long to end.
-const CLOSING_PAUSE: Duration = Duration::from_secs(1);
 /// Names in one request's first line, which has 4 KiB.
 const NAMES_PER_REQUEST: usize = 12;
 
 /// What the cluster says of a write to an index that is closed to writes.
 pub(super) const CLOSED: &str = "index write (api)";
-
-/// The number of a data stream's backing index; none when the name is not that of one of `stream`.
-/// `.ds-NAME-2026.11.26-000001` in Elasticsearch, `.ds-NAME-000001` in OpenSearch; with something in front when it was shrunk
-/// or mounted.
-pub(super) fn generation(name: &str, stream: &str) -> Option<u64> {
-    let (_, rest) = name.split_once(".ds-")?;
-    let rest = rest.strip_prefix(stream)?.strip_prefix('-')?;
-    let number = match rest.split_once('-') {
-        Some((date, number)) => layout::parse_date(date).map(|_| number)?,
-        None => rest,
-    };
-    (number.len() >= 6 && number.bytes().all(|byte| byte.is_ascii_digit())).then(|| number.parse().ok()).flatten()
-}
-
-/// A backing index.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Generation {
-    number: u64,
-    name: String,
-    created_ms: i64,
-}
-
-/// The backing indices of a stream, oldest first; the last is written to.
-type Generations = Arc<Vec<Generation>>;
 
 /// What this process knows of the backing indices.
 #[derive(Debug, Default)]
@@ -200,14 +168,6 @@ fn message_ms(body: &Body<'_>, message: usize) -> i64 {
     i64::try_from(body.since_ns[message] / 1_000_000).unwrap_or(i64::MAX).saturating_sub(CLOCKS_DIFFER_MS)
 }
 
-/// The indices before the current one that were written to after `since_ms`.
-fn older(generations: &[Generation], since_ms: i64) -> &[Generation] {
-    let Some((_, older)) = generations.split_last() else { return &[] };
-    // An index ends where the next one begins.
-    let first = generations.iter().skip(1).position(|next| next.created_ms > since_ms).unwrap_or(older.len());
-    &older[first.max(older.len().saturating_sub(LOOKED_AT_MAX))..]
-}
-
 /// An action line.
 #[derive(Deserialize)]
 struct Action<'l> {
@@ -261,7 +221,7 @@ impl Repeats {
             let asked = Instant::now();
             let mut backoff = Backoff::default();
             let answer = loop {
-                match ask(elasticsearch, names).await {
+                match calls::ask(elasticsearch, names).await {
                     Ok(answer) => break answer,
                     Err(failed) => self.again(elasticsearch, failed, &mut backoff).await?,
                 }
@@ -298,7 +258,7 @@ impl Repeats {
         let unsettled: Vec<&str> = unsettled.iter().map(|index| index.name.as_str()).collect();
         for names in unsettled.chunks(NAMES_PER_REQUEST) {
             let mut backoff = Backoff::default();
-            while let Err(failed) = refresh(elasticsearch, names).await {
+            while let Err(failed) = calls::refresh(elasticsearch, names).await {
                 self.again(elasticsearch, failed, &mut backoff).await?;
             }
         }
@@ -315,7 +275,7 @@ impl Repeats {
             let query = look_up(&names, &ids);
             let mut backoff = Backoff::default();
             let hits = loop {
-                match search(elasticsearch, stream, &query).await {
+                match calls::search(elasticsearch, stream, &query).await {
                     Ok(hits) => break hits,
                     Err(failed) => self.again(elasticsearch, failed, &mut backoff).await?,
                 }
@@ -340,7 +300,7 @@ impl Repeats {
             let lines: String = doubles.iter().map(line).collect();
             let (mut backoff, mut was_opened) = (Backoff::default(), false);
             removed += loop {
-                match delete(elasticsearch, lines.clone()).await {
+                match calls::delete(elasticsearch, lines.clone()).await {
                     Ok(removed) => break removed,
                     // Another process, or this one, has closed it since.
                     Err(Failed::Stop { .. }) if !was_opened => {
@@ -349,7 +309,7 @@ impl Repeats {
                         let names: Vec<&str> = names.into_iter().collect();
                         for names in names.chunks(NAMES_PER_REQUEST) {
                             // If this fails, so does the removal, which says why.
-                            let _ = open(elasticsearch, names).await;
+                            let _ = calls::open(elasticsearch, names).await;
                         }
                     }
                     Err(failed) => {
@@ -380,7 +340,7 @@ impl Repeats {
     /// Closes indices to writes. Without the right to do so there is only the chance that nothing is under way.
     async fn close(&self, elasticsearch: &Elasticsearch, names: &[&str]) {
         let mut backoff = Backoff::default();
-        while let Err(failed) = close(elasticsearch, names).await {
+        while let Err(failed) = calls::close(elasticsearch, names).await {
             if !matches!(failed, Failed::Retry { .. }) {
                 if !self.told_open.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
@@ -412,148 +372,3 @@ impl Repeats {
         None
     }
 }
-
-async fn ask(elasticsearch: &Elasticsearch, names: &[&str]) -> Result<BTreeMap<String, Vec<Generation>>, Failed> {
-    let path = format!("/{}/_settings/index.creation_date", names.join(","));
-    let query = [("flat_settings", "true"), ("ignore_unavailable", "true"), ("allow_no_indices", "true")];
-    let answer = elasticsearch.call(Method::Get, &path, &query, None).await?;
-    if answer.status == 404 {
-        return Ok(names.iter().map(|name| ((*name).to_owned(), Vec::new())).collect());
-    }
-    let answer = answer.ok()?;
-    let found: BTreeMap<String, Value> = serde_json::from_slice(&answer)
-        .map_err(|error| Failed::retry("garbage", format!("the answer about indices cannot be read: {error}")))?;
-    Ok(names.iter().map(|stream| ((*stream).to_owned(), generations(stream, &found))).collect())
-}
-
-fn generations(stream: &str, found: &BTreeMap<String, Value>) -> Vec<Generation> {
-    let mut generations: Vec<Generation> = found
-        .iter()
-        .filter_map(|(name, about)| {
-            let settings = &about["settings"];
-            let created_ms = settings["index.creation_date"].as_str()?.parse().ok()?;
-            Some(Generation { number: generation(name, stream)?, name: name.clone(), created_ms })
-        })
-        .collect();
-    generations.sort_by_key(|generation| generation.number);
-    // What is not looked at is not kept.
-    generations.drain(..generations.len().saturating_sub(LOOKED_AT_MAX + 1));
-    generations
-}
-
-/// Those of `indices` that were written to a short while ago, or still are.
-fn unsettled<'g>(all: &[Generation], indices: &'g [Generation]) -> Vec<&'g Generation> {
-    let newest_ms = now_ms().max(all.last().map_or(0, |index| index.created_ms));
-    let end_ms = |index: &Generation| {
-        let next = all.iter().find(|next| next.number > index.number);
-        next.map_or(i64::MAX, |next| next.created_ms)
-    };
-    indices.iter().filter(|index| end_ms(index) > newest_ms - SETTLED_AFTER_MS).collect()
-}
-
-fn now_ms() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
-}
-
-async fn close(elasticsearch: &Elasticsearch, names: &[&str]) -> Result<(), Failed> {
-    let path = format!("/{}/_block/write", names.join(","));
-    let query = [("ignore_unavailable", "true")];
-    let answer = elasticsearch.call(Method::Put, &path, &query, None).await?;
-    // Gone: removed by retention.
-    if answer.status == 404 {
-        return Ok(());
-    }
-    let answer: Value = serde_json::from_slice(&answer.ok()?)
-        .map_err(|error| Failed::retry("garbage", format!("the answer to a block cannot be read: {error}")))?;
-    if answer["shards_acknowledged"] == false {
-        if answer["indices"].as_array().is_some_and(Vec::is_empty) {
-            sleep(CLOSING_PAUSE).await;
-            return Ok(());
-        }
-        return Err(Failed::retry("unavailable", "an index could not be closed to writes yet".into()));
-    }
-    Ok(())
-}
-
-async fn open(elasticsearch: &Elasticsearch, names: &[&str]) -> Result<(), Failed> {
-    let path = format!("/{}/_settings", names.join(","));
-    let settings = json!({"index.blocks.write": null}).to_string();
-    elasticsearch.call(Method::Put, &path, &[], Some(settings.into())).await?.ok().map(drop)
-}
-
-async fn refresh(elasticsearch: &Elasticsearch, names: &[&str]) -> Result<(), Failed> {
-    let path = format!("/{}/_refresh", names.join(","));
-    // One that retention has removed meanwhile holds nothing.
-    let query = [("ignore_unavailable", "true")];
-    elasticsearch.call(Method::Post, &path, &query, None).await?.ok().map(drop)
-}
-
-#[derive(Debug, Deserialize)]
-struct Hit {
-    #[serde(rename = "_id")]
-    id: String,
-    #[serde(rename = "_index")]
-    index: String,
-}
-
-/// A search for these ids in these indices.
-fn look_up(indices: &[&str], ids: &BTreeMap<String, Vec<usize>>) -> String {
-    let ids: Vec<&String> = ids.keys().collect();
-    let filter = json!([{"ids": {"values": ids}}, {"terms": {"_index": indices}}]);
-    json!({
-        "size": HITS_MAX,
-        "_source": false,
-        "track_total_hits": false,
-        "sort": ["_doc"],
-        "query": {"bool": {"filter": filter}},
-    })
-    .to_string()
-}
-
-async fn search(elasticsearch: &Elasticsearch, stream: &str, body: &str) -> Result<Vec<Hit>, Failed> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Answer {
-        hits: Hits,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Hits {
-        hits: Vec<Hit>,
-    }
-
-    // A shard that does not answer might hold what is looked for.
-    let query = [("allow_partial_search_results", "false"), ("filter_path", "hits.hits._id,hits.hits._index")];
-    let path = format!("/{stream}/_search");
-    let answer = elasticsearch.call(Method::Post, &path, &query, Some(body.to_owned().into())).await?.ok()?;
-    serde_json::from_slice::<Answer>(&answer)
-        .map(|answer| answer.hits.hits)
-        .map_err(|error| Failed::retry("garbage", format!("the answer to a look-up cannot be read: {error}")))
-}
-
-/// Answers with how many it removed; what was gone already has been removed by another.
-async fn delete(elasticsearch: &Elasticsearch, lines: String) -> Result<u64, Failed> {
-    let query = [("filter_path", "items.*.status")];
-    let answer = elasticsearch
-        .client
-        .call(Method::Post, "/_bulk", &query, Some(lines.into()), "application/x-ndjson", None)
-        .await?
-        .ok()?;
-    let answer: Value = serde_json::from_slice(&answer)
-        .map_err(|error| Failed::retry("garbage", format!("the answer to a removal cannot be read: {error}")))?;
-    let statuses =
-        answer["items"].as_array().into_iter().flatten().filter_map(|item| item["delete"]["status"].as_u64());
-    let mut removed = 0;
-    for status in statuses {
-        match status {
-            200..=299 => removed += 1,
-            404 => {}
-            401 | 403 => return Err(Failed::Stop { message: format!("removing a double was answered {status}") }),
-            _ => return Err(Failed::retry("unavailable", format!("removing a double was answered {status}"))),
-        }
-    }
-    Ok(removed)
-}
-
-#[cfg(test)]
-mod tests;
