@@ -30,6 +30,9 @@ const CONNECTIONS_PART: usize = 3;
 /// head is one packet or two, but senders and scrapers come every 15 s or more often, and one whose connection is closed just
 /// as it sends has to send again.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+/// A frame of HTTP/2, which is 16 KiB unless told: most requests come in one, and are passed on as they lie in the buffer that it
+/// was read into. A connection's window, 1 MiB, lets its client fill as much in any case.
+const FRAME_BYTES_MAX: u32 = 256 << 10;
 /// Calls under way in one connection of HTTP/2. A client sends a few batches at a time; a proxy in front of many sends more.
 const STREAMS_MAX: u32 = 256;
 /// How often an idle connection of HTTP/2 is asked whether its peer is still there.
@@ -116,7 +119,8 @@ pub(super) async fn serve_http(
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
-        .max_concurrent_streams(STREAMS_MAX);
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_frame_size(FRAME_BYTES_MAX);
     // Made ready once, rather than for every connection.
     let served = Arc::new(Served { builder, router: router.with_state(()), door: door.clone() });
     let mut connections = Connections::new(listener, certificates.map(|certificates| certificates.http), door);
@@ -175,6 +179,7 @@ pub(super) async fn serve_grpc(
     let connections = Connections::new(listener, certificates.map(|certificates| certificates.grpc), door);
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
+        .max_frame_size(FRAME_BYTES_MAX)
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .add_routes(routes);
