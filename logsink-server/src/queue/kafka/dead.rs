@@ -10,7 +10,11 @@ use rdkafka::message::{Header, OwnedHeaders};
 
 pub use archive::KafkaDeadArchive;
 
-use super::{KafkaOptions, producer::Producer, to_kafka};
+use super::{
+    KafkaOptions,
+    producer::{Outgoing, Producer},
+    to_kafka,
+};
 use crate::{
     metrics::Metrics,
     queue::{BoxFuture, DeadLetters, Headers, Message, QueueError, split},
@@ -61,7 +65,8 @@ impl KafkaDeadLetters {
         self.producer.topic().await?;
         let headers = to_kafka(headers).insert(Header { key: REASON, value: Some(reason) });
         // Whole or not at all: its sender hears of it.
-        let sent = self.producer.send("", bytes, headers)?;
+        let payload = Bytes::copy_from_slice(bytes);
+        let sent = self.producer.send(Outgoing { key: String::new(), payload, headers, time_ms: None })?;
         self.producer.answer(sent).await
     }
 
@@ -91,7 +96,8 @@ impl KafkaDeadLetters {
                 true => headers.clone().insert(Header { key: CUT_FROM, value: Some(&bytes.len().to_string()) }),
                 false => headers.clone(),
             };
-            let sent = self.producer.send("", &bytes[..kept], headers);
+            let payload = bytes.slice(..kept);
+            let sent = self.producer.send(Outgoing { key: String::new(), payload, headers, time_ms: None });
             let answer = match sent {
                 Ok(sent) => self.producer.answer(sent).await,
                 Err(error) => Err(error),

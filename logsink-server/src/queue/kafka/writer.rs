@@ -7,11 +7,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::{
     KafkaDeadLetters, KafkaOptions,
-    producer::{Producer, Sent},
+    producer::{Outgoing, Producer, Sent},
     to_kafka,
 };
 use crate::{
@@ -57,9 +58,7 @@ impl KafkaWriter {
         self.producer.topic().await?;
         let limit = self.producer.limit();
         if batch.payload.len() + overhead(&batch.headers) <= limit {
-            let sent = self.send(&batch.headers, &batch.payload)?;
-            // librdkafka has copied: nothing of the batch is held while the brokers work.
-            drop(batch);
+            let sent = self.send(&batch.headers, batch.payload)?;
             return self.answer(sent, limit).await;
         }
         self.write_parts(&batch).await
@@ -79,15 +78,16 @@ impl KafkaWriter {
                 self.bury(&headers, &part).await?;
                 continue;
             }
-            let sent = self.send(&headers, &part.payload)?;
+            let sent = self.send(&headers, part.payload.into())?;
             self.answer(sent, limit).await?;
             self.metrics.queue_truncated.inc_by(u64::from(part.is_truncated));
         }
         Ok(())
     }
 
-    fn send(&self, headers: &Headers, payload: &[u8]) -> Result<Sent, QueueError> {
-        self.producer.send(headers.instance.as_deref().unwrap_or(""), payload, to_kafka(headers))
+    fn send(&self, headers: &Headers, payload: Bytes) -> Result<Sent, QueueError> {
+        let key = headers.instance.clone().unwrap_or_default();
+        self.producer.send(Outgoing { key, payload, headers: to_kafka(headers), time_ms: None })
     }
 
     /// A message that the topic does not take though the limit was `known` teaches what it takes; its sender repeats it, and it

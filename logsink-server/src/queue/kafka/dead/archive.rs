@@ -15,7 +15,11 @@ use crate::{
     queue::{
         QueueError,
         dead::{DeadArchive, DeadLetter},
-        kafka::{KafkaOptions, Logged, config_error, from_kafka, payload, producer::Producer, to_kafka},
+        kafka::{
+            KafkaOptions, Logged, config_error, from_kafka, payload,
+            producer::{Outgoing, Producer},
+            to_kafka,
+        },
     },
 };
 
@@ -69,11 +73,16 @@ impl KafkaDeadArchive {
     /// When Kafka does not take it.
     pub async fn replay(&self, letters: Vec<DeadLetter>) -> Result<u64, QueueError> {
         let producer = Producer::new(self.options.clone(), Metrics::new())?;
+        producer.topic().await?;
         let mut under_way = Vec::with_capacity(letters.len());
         for letter in letters {
             let headers = letter.replay_headers();
-            let key = headers.instance.as_deref().unwrap_or("");
-            under_way.push(producer.send_at(key, &letter.bytes, to_kafka(&headers), headers.appended_ms)?);
+            under_way.push(producer.send(Outgoing {
+                key: headers.instance.clone().unwrap_or_default(),
+                payload: letter.bytes,
+                headers: to_kafka(&headers),
+                time_ms: headers.appended_ms,
+            })?);
         }
         let mut done = 0;
         for sent in under_way {

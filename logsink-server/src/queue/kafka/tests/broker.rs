@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use rdkafka::producer::Producer as _;
+use rdkafka::{admin::NewPartitions, producer::Producer as _};
 use tokio::time::timeout;
 
 use super::{super::*, batch};
@@ -57,6 +57,30 @@ async fn the_topic_is_made_as_configured_whoever_asks_first() {
     let client: rdkafka::producer::BaseProducer = options.client(&[]).create().unwrap();
     let metadata = client.client().fetch_metadata(Some(&options.topic), DEADLINE).unwrap();
     assert_eq!(metadata.topics()[0].partitions().len(), 4);
+}
+
+#[tokio::test]
+async fn partitions_that_are_added_are_written_to() {
+    let options = KafkaOptions { partitions: 1, ..options("grow") };
+    let writer = KafkaWriter::connect(&options, Metrics::new()).unwrap();
+    timeout(DEADLINE, writer.append(batch(0))).await.unwrap().unwrap();
+    let admin: AdminClient<DefaultClientContext> = options.client(&[]).create().unwrap();
+    let grown = admin.create_partitions([&NewPartitions::new(&options.topic, 3)], &AdminOptions::new()).await.unwrap();
+    grown[0].as_ref().unwrap();
+    // Readiness looks at the partitions as well as the clock does.
+    let written = async {
+        let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
+        let (mut index, mut partitions) = (1, BTreeSet::new());
+        while partitions.len() < 3 {
+            // A new partition may have no leader yet.
+            let _ = writer.ready().await;
+            let appended = (index..index + 16).map(|index| writer.append(batch(index)));
+            futures_util::future::try_join_all(appended).await.unwrap();
+            partitions.extend(read(&mut reader, 16).await.iter().map(|message| message.position.partition));
+            index += 16;
+        }
+    };
+    timeout(DEADLINE, written).await.expect("some of 16 keys in each");
 }
 
 #[tokio::test]

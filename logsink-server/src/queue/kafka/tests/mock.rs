@@ -108,6 +108,28 @@ async fn a_producer_that_has_lost_all_brokers_is_replaced() {
     until_shown(&metrics, &["logsink_queue_clients_replaced_total{reason=\"producer\"} 1"]).await;
 }
 
+/// It may hear the brokers, too, and send nothing.
+#[tokio::test]
+async fn a_producer_whose_messages_stay_unacknowledged_is_replaced() {
+    let (cluster, mut options) = cluster();
+    options.properties.insert("message.timeout.ms".into(), "1000".into());
+    let metrics = Metrics::new();
+    let writer = KafkaWriter::connect(&options, Arc::clone(&metrics)).unwrap();
+    writer.append(batch(0)).await.unwrap();
+    let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT; 1000];
+    cluster.request_errors(RDKafkaApiKey::Produce, &refused);
+    let replaced = "logsink_queue_clients_replaced_total{reason=\"producer\"} 1";
+    let started = Instant::now();
+    while !metrics.encode().contains(replaced) {
+        assert!(started.elapsed() < DEADLINE, "nobody noticed");
+        writer.append(batch(1)).await.unwrap_err();
+    }
+    cluster.clear_request_errors(RDKafkaApiKey::Produce);
+    while let Err(error) = writer.append(batch(1)).await {
+        assert!(started.elapsed() < DEADLINE, "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_topic_that_cannot_be_written_is_not_ready() {
     let (cluster, options) = cluster();
