@@ -76,10 +76,11 @@ struct Current {
     looked: Option<Instant>,
 }
 
-/// A message under way.
+/// A message under way. Dropped before it has left, it is not sent.
 pub(super) struct Sent {
     client: Client,
     answered: oneshot::Receiver<Answer>,
+    is_answered: bool,
     at: Instant,
     bytes: usize,
 }
@@ -203,7 +204,7 @@ impl Producer {
         let (at, bytes) = (Instant::now(), message.payload.len());
         let client = self.client()?;
         self.look_again(&client, at);
-        Ok(Sent { answered: client.send(message), client, at, bytes })
+        Ok(Sent { answered: client.send(message), client, is_answered: false, at, bytes })
     }
 
     /// Asks for the number of partitions now and then.
@@ -253,12 +254,24 @@ impl Sent {
     async fn wait(&mut self, patience: Duration) -> Option<Result<Answer, oneshot::error::RecvError>> {
         while self.at.elapsed() < patience {
             match timeout(PAUSE.min(patience), &mut self.answered).await {
-                Ok(answer) => return Some(answer),
+                Ok(answer) => {
+                    self.is_answered = true;
+                    return Some(answer);
+                }
                 // A partition that failed may be tried again now.
                 Err(_) => self.client.go_on(),
             }
         }
         None
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.answered.close();
+            self.client.sweep();
+        }
     }
 }
 

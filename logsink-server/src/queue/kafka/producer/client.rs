@@ -131,6 +131,11 @@ impl Client {
         answered
     }
 
+    /// Gives back what waits and nobody waits for.
+    pub(super) fn sweep(&self) {
+        self.context().lanes().sweep();
+    }
+
     /// Cancels what has not been handed over, and waits up to `timeout` for the answers of what has. Blocks.
     pub(super) fn finish(self, timeout: Duration) {
         self.context().lanes().close();

@@ -125,6 +125,12 @@ impl<T: Waiting> Lanes<T> {
         lane.failed_at = (!is_well).then_some(now);
     }
 
+    /// Forgets what nobody waits for any more: it is not in anyone's budget either.
+    pub(super) fn sweep(&mut self) {
+        self.any.retain(|(_, message)| !message.is_abandoned());
+        self.lanes.iter_mut().for_each(|lane| lane.own.retain(|(_, message)| !message.is_abandoned()));
+    }
+
     /// Forgets all that waits, and takes no more.
     pub(super) fn close(&mut self) {
         self.is_closed = true;

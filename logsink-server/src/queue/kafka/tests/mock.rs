@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{super::*, batch};
 use crate::{
     metrics::Metrics,
-    queue::{Fetched, Position, QueueReader, QueueWriter},
+    queue::{Batch, Fetched, Position, QueueReader, QueueWriter},
 };
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -106,6 +106,23 @@ async fn a_producer_that_has_lost_all_brokers_is_replaced() {
         assert!(started.elapsed() < DEADLINE, "{error}");
     }
     until_shown(&metrics, &["logsink_queue_clients_replaced_total{reason=\"producer\"} 1"]).await;
+}
+
+/// Its sender has given up, and its bytes are free for others.
+#[tokio::test]
+async fn what_nobody_waits_for_is_not_sent() {
+    let (cluster, options) = cluster();
+    let writer = KafkaWriter::connect(&options, Metrics::new()).unwrap();
+    writer.append(batch(0)).await.unwrap();
+    cluster.broker_round_trip_time(1, Duration::from_secs(1)).unwrap();
+    let (first, second) = (Bytes::from(vec![1; 1000]), Bytes::from(vec![2; 1000]));
+    let with = |payload: &Bytes| Batch { payload: payload.clone(), ..batch(0) };
+    // The second waits for the answer to the first, long after that batch has closed.
+    let mut under_way = std::pin::pin!(writer.append(with(&first)));
+    timeout(Duration::from_millis(200), &mut under_way).await.unwrap_err();
+    timeout(Duration::from_millis(200), writer.append(with(&second))).await.unwrap_err();
+    assert!(second.is_unique(), "nothing keeps it");
+    under_way.await.unwrap();
 }
 
 /// It may hear the brokers, too, and send nothing.

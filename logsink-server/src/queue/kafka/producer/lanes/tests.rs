@@ -155,6 +155,20 @@ fn what_is_abandoned_or_closed_goes_nowhere() {
     assert_eq!(story.answer(0, 1, true), None);
 }
 
+#[test]
+fn what_is_abandoned_takes_no_room() {
+    let mut story = Story::new(1);
+    story.put(0, 60);
+    assert_eq!(story.next(), Some((0, vec![0])));
+    for number in [GONE, 1, GONE] {
+        story.put(number, 60);
+        story.put_keyed(GONE, b'a');
+    }
+    story.lanes.sweep();
+    assert_eq!((story.lanes.any.len(), story.lanes.lanes[0].own.len()), (1, 0));
+    assert_eq!(story.answer(0, 1, true), Some((0, vec![1])));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Put(Option<u8>, usize),
