@@ -42,6 +42,14 @@ async fn until_shown(metrics: &Metrics, lines: &[&str]) {
     }
 }
 
+/// Appends until it is taken: with a short `message.timeout.ms`, a client that has to connect first may be too late.
+async fn append(writer: &KafkaWriter, index: u64) {
+    let started = Instant::now();
+    while let Err(error) = writer.append(batch(index)).await {
+        assert!(started.elapsed() < DEADLINE, "{error}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_committed_yet_is_the_lag() {
     let (_cluster, options) = cluster();
@@ -85,7 +93,7 @@ async fn a_producer_that_has_lost_all_brokers_is_replaced() {
     options.properties.insert("message.timeout.ms".into(), "1000".into());
     let metrics = Metrics::new();
     let writer = KafkaWriter::connect(&options, Arc::clone(&metrics)).unwrap();
-    writer.append(batch(0)).await.unwrap();
+    append(&writer, 0).await;
     writer.strand();
     let started = Instant::now();
     let mut index = 1;
@@ -101,10 +109,7 @@ async fn a_producer_that_has_lost_all_brokers_is_replaced() {
         assert!(writer.append(batch(index)).await.is_err());
     }
     cluster.broker_up(1).unwrap();
-    let started = Instant::now();
-    while let Err(error) = writer.append(batch(index)).await {
-        assert!(started.elapsed() < DEADLINE, "{error}");
-    }
+    append(&writer, index).await;
     until_shown(&metrics, &["logsink_queue_clients_replaced_total{reason=\"producer\"} 1"]).await;
 }
 
@@ -132,7 +137,7 @@ async fn a_producer_whose_messages_stay_unacknowledged_is_replaced() {
     options.properties.insert("message.timeout.ms".into(), "1000".into());
     let metrics = Metrics::new();
     let writer = KafkaWriter::connect(&options, Arc::clone(&metrics)).unwrap();
-    writer.append(batch(0)).await.unwrap();
+    append(&writer, 0).await;
     let refused = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT; 1000];
     cluster.request_errors(RDKafkaApiKey::Produce, &refused);
     let replaced = "logsink_queue_clients_replaced_total{reason=\"producer\"} 1";
@@ -142,9 +147,7 @@ async fn a_producer_whose_messages_stay_unacknowledged_is_replaced() {
         writer.append(batch(1)).await.unwrap_err();
     }
     cluster.clear_request_errors(RDKafkaApiKey::Produce);
-    while let Err(error) = writer.append(batch(1)).await {
-        assert!(started.elapsed() < DEADLINE, "{error}");
-    }
+    append(&writer, 1).await;
 }
 
 #[tokio::test]
