@@ -221,7 +221,7 @@ impl Out {
     #[inline(never)]
     fn escape_all(&mut self, text: &[u8]) {
         for piece in text.chunks(PIECE) {
-            // Of the last escape's eight bytes two may go beyond the six, and of a wide store up to sixteen.
+            // Of the last escape's seven bytes one may go beyond the six, and of a wide store up to sixteen.
             let start = self.room(piece.len() * 6 + WIDTH);
             let mut end = start;
             // SAFETY: each byte of the piece moves the end on by six at the most, and a store reaches no more than WIDTH
@@ -260,7 +260,7 @@ impl Out {
 unsafe fn escape(chunk: &[u8; WIDTH], to: *mut u8) -> (usize, *mut u8) {
     let wide = Wide::load(chunk);
     let marks = wide.marks();
-    // SAFETY: room for WIDTH bytes at the least; behind what precedes the mark, for the eight of an escape, of which at most six
+    // SAFETY: room for WIDTH bytes at the least; behind what precedes the mark, for the seven of an escape, of which at most six
     // count.
     unsafe {
         wide.store(to);
