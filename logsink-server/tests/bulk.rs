@@ -299,6 +299,20 @@ async fn a_node_that_fails_is_left_out_while_another_works() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_is_asked_once_more_when_its_connection_breaks() {
+    let proxy = Proxy::start(&real());
+    let story = story(&proxy.url());
+    story.write(vec![message(1, 2, 5)]).await;
+    story.until_ready().await;
+    proxy.lose_questions(1);
+    story.index.ready().await.unwrap();
+    proxy.lose_questions(2);
+    let error = story.index.ready().await.unwrap_err().to_string();
+    assert!(error.contains("connection"), "{error}");
+    story.index.ready().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn compressed_bodies_are_taken() {
     // Elasticsearch does not decode zstd: then the same body goes plain, and no event is taken for unstorable.
     for (compression, encoding) in [

@@ -1,6 +1,6 @@
 //! A proxy in front of a real server that does to requests what networks and proxies do: loses them, answers, half answers.
 //!
-//! Only `_bulk` requests are harmed. Plain threads and blocking sockets, so that any test can have it. Other tests take it in
+//! Only `_bulk` requests are harmed, unless it is said otherwise. Plain threads and blocking sockets, so that any test can have it. Other tests take it in
 //! by its path.
 
 #![allow(dead_code, reason = "each test that takes this in uses a part of it")]
@@ -58,6 +58,8 @@ struct Plan {
     faults: VecDeque<Fault>,
     /// For all others.
     lasting: Option<Fault>,
+    /// How many of the next other requests never arrive.
+    lost: usize,
     /// `_bulk` requests that came.
     bulks: usize,
     /// `content-encoding` of the last of them.
@@ -85,6 +87,7 @@ impl Proxy {
             authorization: None,
             faults: VecDeque::new(),
             lasting: None,
+            lost: 0,
             bulks: 0,
             encoding: None,
         };
@@ -123,6 +126,11 @@ impl Proxy {
     /// What happens to all of them until it is said otherwise.
     pub(crate) fn always(&self, fault: Option<Fault>) {
         self.plan().lasting = fault;
+    }
+
+    /// The connection breaks before the server has so many of the next requests that are not `_bulk`.
+    pub(crate) fn lose_questions(&self, count: usize) {
+        self.plan().lost = count;
     }
 
     /// `_bulk` requests that came.
@@ -166,7 +174,13 @@ fn serve(plan: &Mutex<Plan>, stream: Box<dyn Stream>) -> io::Result<()> {
                 plan.bulks += 1;
                 plan.encoding = request.header("content-encoding").map(str::to_owned);
             }
-            let fault = is_bulk.then(|| plan.faults.pop_front().or_else(|| plan.lasting.clone())).flatten();
+            let fault = if is_bulk {
+                plan.faults.pop_front().or_else(|| plan.lasting.clone())
+            } else {
+                let is_lost = plan.lost > 0;
+                plan.lost -= usize::from(is_lost);
+                is_lost.then_some(Fault::LostRequest)
+            };
             (plan.server.clone(), fault)
         };
         match fault {
@@ -196,10 +210,11 @@ fn serve(plan: &Mutex<Plan>, stream: Box<dyn Stream>) -> io::Result<()> {
             Some(Fault::Late(time)) => thread::sleep(time),
             _ => {}
         }
+        // The server was told to close, and its answer does not say so: a client would use this connection once more.
+        let status_end = answered.windows(2).position(|two| two == b"\r\n").map_or(0, |at| at + 2);
+        answered.splice(status_end..status_end, *b"connection: close\r\n");
         stream.get_mut().write_all(&answered)?;
-        stream.get_mut().flush()?;
-        // The server was told to close, and its answer says so.
-        return Ok(());
+        return stream.get_mut().flush();
     }
     Ok(())
 }

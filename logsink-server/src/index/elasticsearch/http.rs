@@ -34,6 +34,9 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Why a request is tried again that was never sent: no connection came about.
 pub(super) const UNREACHED: &str = "unreached";
 
+/// Why a request is tried again of which nobody knows what became: the connection broke.
+const BROKEN: &str = "connection";
+
 pub(super) struct Client {
     pub(super) nodes: Arc<Nodes>,
     transports: Vec<Node>,
@@ -91,7 +94,8 @@ impl Client {
         Ok(Self { nodes, transports, compression: options.compression, compressor: Compressor::default(), compressed })
     }
 
-    /// One request to one node; to the next when a node cannot be connected to.
+    /// One request to one node; to the next when a node cannot be connected to. What only reads is asked once more when the
+    /// connection breaks: a node may close an idle one at the moment it is used again.
     pub(super) async fn call(
         &self,
         method: Method,
@@ -101,16 +105,16 @@ impl Client {
         content_type: &'static str,
         timeout: Option<Duration>,
     ) -> Result<Answer, Failed> {
-        let mut left = self.transports.len();
+        let (mut others, mut may_repeat) = (self.transports.len() - 1, only_reads(method, path));
         loop {
-            left -= 1;
             let (node, sent_at) = (self.nodes.any(), Instant::now());
             let headers = headers(content_type);
             let answer = self.transports[node].send(method, path, headers, query, body.clone(), timeout).await;
             let is_well = answer.as_ref().is_ok_and(|answer| !matches!(answer.status, 502..=504));
             self.nodes.sign(node, Asked::Question, if is_well { Sign::Well } else { Sign::Failed }, sent_at);
             match answer {
-                Err(Failed::Retry { reason: UNREACHED, .. }) if left > 0 => {}
+                Err(Failed::Retry { reason: UNREACHED, .. }) if others > 0 => others -= 1,
+                Err(Failed::Retry { reason: BROKEN, .. }) if may_repeat => may_repeat = false,
                 answer => return answer,
             }
         }
@@ -190,6 +194,11 @@ enum Compressed {
     Answered(Result<Answer, Failed>),
 }
 
+/// Searches do, too, though they are posted.
+fn only_reads(method: Method, path: &str) -> bool {
+    matches!(method, Method::Get | Method::Head) || path.ends_with("/_search")
+}
+
 fn headers(content_type: &'static str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -257,7 +266,7 @@ fn disconnected(error: &elasticsearch::Error) -> Failed {
     let reason = match http {
         Some(http) if http.is_connect() => UNREACHED,
         _ if error.is_timeout() => "timeout",
-        _ => "connection",
+        _ => BROKEN,
     };
     let mut message = error.to_string();
     let mut source = std::error::Error::source(error);
