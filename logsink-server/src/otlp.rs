@@ -20,7 +20,7 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Attributes, Keys, Limits, Summary, check, scan};
+pub use check::{Limits, Summary, Visit, check, scan};
 pub use value::{AnyView, Elements, Pairs};
 pub use view::{RecordView, ResourceView, ScopeView, walk};
 pub use vocabulary::{KeyId, Vocabulary};

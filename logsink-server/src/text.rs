@@ -77,6 +77,15 @@ impl Out {
         self.0.clear();
     }
 
+    /// Clears it, and gives its memory back when that is more than so many bytes.
+    #[inline]
+    pub(crate) fn clear_to(&mut self, kept: usize) {
+        self.0.clear();
+        if self.0.capacity() > kept {
+            self.0 = Vec::new();
+        }
+    }
+
     pub(crate) fn reserve(&mut self, more: usize) {
         self.0.reserve(more);
     }

@@ -42,16 +42,28 @@ pub struct Summary<'a> {
     pub service: &'a str,
 }
 
-/// A record's attributes, read: what [`RecordView::attributes`] would read again. In wire order, with every key that is there.
-pub type Attributes<'r, 'a> = &'r [(&'a str, AnyView<'a>)];
+/// Who is shown the records of a request while it is scanned. A closure is shown each record, and nothing of its attributes but
+/// what it asks for.
+pub trait Visit<'a> {
+    /// A record begins. `vocabulary` has the keys of all records before.
+    fn begin(&mut self, vocabulary: &Vocabulary) {
+        _ = vocabulary;
+    }
 
-/// The numbers of a record's keys, one for each of its attributes.
-#[derive(Debug, Clone, Copy)]
-pub struct Keys<'r> {
-    /// The numbers.
-    pub ids: &'r [KeyId],
-    /// Whose numbers they are.
-    pub vocabulary: &'r Vocabulary,
+    /// An attribute of the record at hand, in wire order, with the number of its key: what [`RecordView::attributes`] would read
+    /// again.
+    fn attribute(&mut self, key: KeyId, name: &'a str, value: AnyView<'a>) {
+        _ = (key, name, value);
+    }
+
+    /// The record, after its attributes. With the vocabulary when each of its keys has a number and none stands twice.
+    fn record(&mut self, record: &RecordView<'a>, keys: Option<&Vocabulary>);
+}
+
+impl<'a, F: FnMut(&RecordView<'a>)> Visit<'a> for F {
+    fn record(&mut self, record: &RecordView<'a>, _: Option<&Vocabulary>) {
+        self(record);
+    }
 }
 
 /// Checks a whole request: lengths, wire types, UTF-8, nesting and `limits`.
@@ -59,44 +71,38 @@ pub struct Keys<'r> {
 /// # Errors
 /// What is wrong, and at which byte of the payload.
 pub fn check<'a>(payload: &'a [u8], limits: &Limits) -> Result<Summary<'a>, WireError> {
-    Checker::<'_, '_, '_, false, _>::new(limits, None, &mut |_, _, _| {}).request(payload)
+    Checker::<'_, '_, false, _>::new(limits, None, &mut |_: &RecordView<'a>| {}).request(payload)
 }
 
-/// Checks a whole request as [`check`] does, but for limits, and calls `each` with every record on the way, in wire order.
-/// Returns how many there were. A resource or a scope is known before the first of its records is shown, wherever it stands
-/// in its message. With a vocabulary its keys are given with their numbers, where each of them has one and none stands twice.
+/// Checks a whole request as [`check`] does, but for limits, and shows every record on the way, in wire order. Returns how many
+/// there were. A resource or a scope is known before the first of its records is shown, wherever it stands in its message.
+/// Without a vocabulary no key has a number.
 ///
 /// # Errors
-/// When the payload is not an `ExportLogsServiceRequest`. The records before the fault were shown: who must not act on a part
-/// of a request has to take back what it did.
-pub fn scan<'a, E>(payload: &'a [u8], vocabulary: Option<&mut Vocabulary>, each: &mut E) -> Result<u32, WireError>
-where
-    E: FnMut(&RecordView<'a>, Attributes<'_, 'a>, Option<Keys<'_>>),
-{
-    let checker = Checker::<'_, '_, '_, true, E>::new(&Limits::UNLIMITED, vocabulary, each);
+/// When the payload is not an `ExportLogsServiceRequest`. The records before the fault were shown, and some attributes of the one
+/// that has it: who must not act on a part of a request has to take back what it did.
+pub fn scan<'a>(
+    payload: &'a [u8],
+    vocabulary: Option<&mut Vocabulary>,
+    visit: &mut impl Visit<'a>,
+) -> Result<u32, WireError> {
+    let checker = Checker::<'_, '_, true, _>::new(&Limits::UNLIMITED, vocabulary, visit);
     checker.request(payload).map(|summary| summary.records)
 }
 
 /// `SHOW`: whether the records are read and shown too.
-struct Checker<'l, 'e, 'a, const SHOW: bool, E> {
+struct Checker<'l, 'e, const SHOW: bool, V> {
     limits: &'l Limits,
     vocabulary: Option<&'e mut Vocabulary>,
-    each: &'e mut E,
+    visit: &'e mut V,
     records: u32,
     /// Values seen in the record, resource or scope at hand.
     values: u32,
-    /// The attributes of the record at hand.
-    attributes: Vec<(&'a str, AnyView<'a>)>,
-    /// Their keys' numbers.
-    ids: Vec<KeyId>,
 }
 
-impl<'l, 'e, 'a, const SHOW: bool, E> Checker<'l, 'e, 'a, SHOW, E>
-where
-    E: FnMut(&RecordView<'a>, Attributes<'_, 'a>, Option<Keys<'_>>),
-{
-    fn new(limits: &'l Limits, vocabulary: Option<&'e mut Vocabulary>, each: &'e mut E) -> Self {
-        Self { limits, vocabulary, each, records: 0, values: 0, attributes: Vec::new(), ids: Vec::new() }
+impl<'l, 'e, 'a, const SHOW: bool, V: Visit<'a>> Checker<'l, 'e, SHOW, V> {
+    fn new(limits: &'l Limits, vocabulary: Option<&'e mut Vocabulary>, visit: &'e mut V) -> Self {
+        Self { limits, vocabulary, visit, records: 0, values: 0 }
     }
 
     fn request(mut self, payload: &'a [u8]) -> Result<Summary<'a>, WireError> {
@@ -199,12 +205,9 @@ where
         scope: ScopeView<'a>,
     ) -> Result<(), WireError> {
         self.values = 0;
-        if SHOW {
-            self.attributes.clear();
-            self.ids.clear();
-            if let Some(vocabulary) = &mut self.vocabulary {
-                vocabulary.begin();
-            }
+        if SHOW && let Some(vocabulary) = &mut self.vocabulary {
+            vocabulary.begin();
+            self.visit.begin(vocabulary);
         }
         let mut record = RecordView::new(message.bytes(), self.records, resource, scope);
         let mut body = None;
@@ -245,9 +248,8 @@ where
     // What is done with a record is not for the registers of those that read it.
     #[inline(never)]
     fn show(&mut self, record: &RecordView<'a>) {
-        let vocabulary = self.vocabulary.as_deref().filter(|vocabulary| vocabulary.is_plain());
-        let keys = vocabulary.map(|vocabulary| Keys { ids: &self.ids, vocabulary });
-        (self.each)(record, &self.attributes, keys);
+        let keys = self.vocabulary.as_deref().filter(|vocabulary| vocabulary.is_plain());
+        self.visit.record(record, keys);
     }
 
     /// Reads attributes of a record, to be shown, as long as each has the key that is expected and a plain value. `rest` is what
@@ -261,8 +263,7 @@ where
             && let Some((name, value, after)) = familiar_pair(left, key)
         {
             vocabulary.take(id);
-            self.attributes.push((name, value));
-            self.ids.push(id);
+            self.visit.attribute(id, name, value);
             bytes = rest.len() - after.len();
             match after {
                 [TAG, after @ ..] => left = after,
@@ -275,11 +276,9 @@ where
     /// An attribute of a record, to be shown.
     #[inline(never)]
     fn attribute(&mut self, message: Reader<'a>) -> Result<(), WireError> {
-        let attribute = self.key_value(message, 0)?;
-        if let Some(vocabulary) = &mut self.vocabulary {
-            self.ids.push(vocabulary.take_text(attribute.0));
-        }
-        self.attributes.push(attribute);
+        let (name, value) = self.key_value(message, 0)?;
+        let key = self.vocabulary.as_mut().map(|vocabulary| vocabulary.take_text(name));
+        self.visit.attribute(key.unwrap_or_default(), name, value);
         Ok(())
     }
 

@@ -148,6 +148,36 @@ fn seen_record(record: &RecordView<'_>, attributes: String) -> String {
     )
 }
 
+/// Shows records with their attributes and the numbers of those; the vocabulary when these are all that there is to say.
+struct Lists<'a, 'f> {
+    attributes: Vec<(&'a str, AnyView<'a>)>,
+    ids: Vec<KeyId>,
+    show: &'f mut Show<'a, 'f>,
+}
+
+type Show<'a, 'f> = dyn FnMut(&RecordView<'a>, &[(&'a str, AnyView<'a>)], &[KeyId], Option<&Vocabulary>) + 'f;
+
+impl<'a> Visit<'a> for Lists<'a, '_> {
+    fn attribute(&mut self, key: KeyId, name: &'a str, value: AnyView<'a>) {
+        self.attributes.push((name, value));
+        self.ids.push(key);
+    }
+
+    fn record(&mut self, record: &RecordView<'a>, keys: Option<&Vocabulary>) {
+        (self.show)(record, &self.attributes, &self.ids, keys);
+        self.attributes.clear();
+        self.ids.clear();
+    }
+}
+
+fn scan_lists<'a, 'f>(
+    payload: &'a [u8],
+    vocabulary: Option<&mut Vocabulary>,
+    show: &'f mut Show<'a, 'f>,
+) -> Result<u32, WireError> {
+    scan(payload, vocabulary, &mut Lists { attributes: Vec::new(), ids: Vec::new(), show })
+}
+
 /// What is seen when all is checked first; when it is checked on the way, the same is seen.
 fn seen(payload: &[u8]) -> Result<Vec<String>, WireError> {
     let mut seen = Vec::new();
@@ -159,11 +189,18 @@ fn seen(payload: &[u8]) -> Result<Vec<String>, WireError> {
     // Without keys that are known, with those of the records before, and with all of them.
     for known in [None, Some(()), Some(())] {
         let mut scanned = Vec::new();
-        let checked_on_the_way = scan(payload, known.map(|()| &mut vocabulary), &mut |record, attributes, keys| {
+        let known = known.map(|()| &mut vocabulary);
+        let checked_on_the_way = scan_lists(payload, known, &mut |record, attributes, ids, vocabulary| {
             assert_eq!(record.index as usize, scanned.len());
-            if let Some(keys) = keys {
-                let texts: Vec<&str> = keys.vocabulary.texts().collect();
-                assert!(keys.ids.iter().map(|id| texts[id.index()]).eq(attributes.iter().map(|(key, _)| *key)));
+            if let Some(vocabulary) = vocabulary {
+                let texts: Vec<&str> = vocabulary.texts().collect();
+                assert!(ids.iter().map(|id| texts[id.index()]).eq(attributes.iter().map(|(key, _)| *key)));
+                assert!(attributes.iter().all(|(key, _)| vocabulary.is_in_list(key)));
+                assert!(
+                    texts[1..]
+                        .iter()
+                        .all(|text| { vocabulary.is_in_list(text) == attributes.iter().any(|(key, _)| key == text) })
+                );
             }
             let attributes = attributes.iter().map(|&(key, value)| (key.to_owned(), seen_value(value)));
             scanned.push(seen_record(record, format!("{:?}", attributes.collect::<Vec<_>>())));

@@ -94,6 +94,12 @@ impl Vocabulary {
         self.list = self.list.wrapping_add(1);
     }
 
+    /// Whether the list at hand has this key, if all of its keys have numbers.
+    pub fn is_in_list(&self, text: &str) -> bool {
+        let key = self.seek(text).and_then(|place| self.keys.get(self.places[place].index()));
+        key.is_some_and(|key| *key.text == *text && key.list == self.list)
+    }
+
     /// Whether the list's keys have each a number of its own.
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
@@ -133,20 +139,24 @@ impl Vocabulary {
 
     /// The number of a key, which is given here to one that is met for the first time.
     fn find(&mut self, text: &str) -> Option<KeyId> {
-        let first = place(text);
-        for place in first..first + LOOKS_MAX {
-            let place = place % self.places.len().max(1);
-            let id = *self.places.get(place)?;
-            if id == KeyId::default() {
-                let id = self.learn(text)?;
-                self.places[place] = id;
-                return Some(id);
-            }
-            if *self.keys.get(id.index())?.text == *text {
-                return Some(id);
-            }
+        let place = self.seek(text)?;
+        let id = self.places[place];
+        if id != KeyId::default() {
+            return Some(id);
         }
-        None
+        let id = self.learn(text)?;
+        self.places[place] = id;
+        Some(id)
+    }
+
+    /// The place of a key, or the free one where it would be.
+    fn seek(&self, text: &str) -> Option<usize> {
+        let first = place(text);
+        (first..first + LOOKS_MAX).map(|place| place % self.places.len().max(1)).find(|&place| {
+            self.places.get(place).is_some_and(|id| {
+                *id == KeyId::default() || self.keys.get(id.index()).is_some_and(|key| *key.text == *text)
+            })
+        })
     }
 
     fn learn(&mut self, text: &str) -> Option<KeyId> {

@@ -11,9 +11,10 @@
 //! wherever among the attributes it is. Then the attributes go as a whole into a field that is not indexed, [`KEPT`].
 
 mod attributes;
-mod columns;
 mod keys;
+mod notes;
 mod parts;
+mod row;
 mod writer;
 
 use std::ops::Range;
@@ -26,7 +27,7 @@ use super::{
     route::{Routes, Stream},
 };
 use crate::{
-    otlp::{self, Vocabulary, WireError, WireFault},
+    otlp::{self, AnyView, KeyId, RecordView, Vocabulary, WireError, WireFault},
     queue::Message,
     text::Out,
 };
@@ -148,44 +149,38 @@ impl<'a> Body<'a> {
                 since_ns.push(u64::MAX);
                 continue;
             }
-            let first = if index == part.message { part.record } else { 0 };
-            let before = (out.len(), items.len(), dropped);
-            let (mut repeated, mut over) = (0, None);
+            let before = (out.len(), items.len());
             writer.follow_message(message, origin, &mut pass);
-            let appended_ns = message.headers.appended_ns();
-            // When it is full, the rest of a message is read all the same: a message with a fault is bad as a whole.
-            let scanned = otlp::scan(&message.payload, Some(&mut vocabulary), &mut |record, attributes, keys| {
-                repeated += record.resource.raw.len() + record.scope.raw.len();
-                if repeated > REPEATED_BYTES_MAX {
-                    over.get_or_insert(record.raw.as_ptr().addr() - message.payload.as_ptr().addr());
-                }
-                if record.index < first || next.is_some() || over.is_some() {
-                    return;
-                }
-                if out.len() >= part.bytes_max {
-                    next = Some((index, record.index));
-                    return;
-                }
-                if !message.dropped.is_empty() && message.dropped.binary_search(&record.index).is_ok() {
-                    dropped += 1;
-                    return;
-                }
-                let start = out.len();
-                let time_ns = if record.time_ns() == 0 { appended_ns } else { record.time_ns() };
-                writer.write(&mut out, record, attributes, keys, time_ns, &mut pass);
-                items.push(Item { message: index, record: record.index, raw: record.raw, lines: start..out.len() });
-            });
+            let first = if index == part.message { part.record } else { 0 };
+            let mut documents = Documents {
+                message,
+                index,
+                first,
+                bytes_max: part.bytes_max,
+                appended_ns: message.headers.appended_ns(),
+                out: &mut out,
+                items: &mut items,
+                writer: &mut writer,
+                pass: &mut pass,
+                dropped: 0,
+                repeated: 0,
+                over: None,
+                next: None,
+            };
+            let scanned = otlp::scan(&message.payload, Some(&mut vocabulary), &mut documents);
+            let Documents { dropped: by_rules, over, next: rest, .. } = documents;
             // A bad message writes nothing: what stood before the fault is taken back.
             let over = over.map(|at| WireError { at, fault: TOO_MUCH });
-            if let Some(error) = scanned.err().or(over) {
-                out.truncate(before.0);
-                items.truncate(before.1);
-                dropped = before.2;
-                // The part before has said so already.
-                if first == 0 {
-                    bad.push((index, error));
+            match scanned.err().or(over) {
+                None => (next, dropped) = (rest, dropped + by_rules),
+                Some(error) => {
+                    out.truncate(before.0);
+                    items.truncate(before.1);
+                    // The part before has said so already.
+                    if first == 0 {
+                        bad.push((index, error));
+                    }
                 }
-                next = None;
             }
             since_ns.push(pass.since_ns);
         }
@@ -207,10 +202,15 @@ impl<'a> Body<'a> {
         self.next.map(|(message, record)| Part { message, record, bytes_max })
     }
 
-    /// [`Self::write_into`] with memory of its own.
+    /// [`Self::write_into`] with memory of its own: at first every key is new, then all are known, and the documents are the same.
     #[cfg(test)]
     pub(super) fn routed(messages: &'a [Message], origin: u64, shape: Shape, routes: &Routes) -> Self {
-        Self::write_into(Buffers::default(), messages, origin, shape, routes, Part::first(usize::MAX))
+        let write = |buffers| Self::write_into(buffers, messages, origin, shape, routes, Part::first(usize::MAX));
+        let first = write(Buffers::default());
+        let bytes = first.bytes.to_vec();
+        let second = write(first.into_buffers());
+        assert_eq!(bytes.escape_ascii().to_string(), second.bytes.escape_ascii().to_string());
+        second
     }
 
     /// The documents of `messages` where the request's path says where they go.
@@ -240,6 +240,67 @@ impl<'a> Body<'a> {
             lines.extend_from_slice(&self.bytes[self.items[item].lines.clone()]);
         }
         lines.into()
+    }
+}
+
+/// Writes the documents of a message as it is scanned.
+struct Documents<'w, 'a, 'r> {
+    message: &'a Message,
+    /// The message's index.
+    index: usize,
+    /// Its first record that is wanted.
+    first: u32,
+    bytes_max: usize,
+    appended_ns: u64,
+    out: &'w mut Out,
+    items: &'w mut Vec<Item<'a>>,
+    writer: &'w mut Writer,
+    pass: &'w mut Pass<'a, 'r>,
+    /// Records that the rules dropped.
+    dropped: u64,
+    /// Bytes of resources and scopes, once for each record.
+    repeated: usize,
+    /// Where they became too many.
+    over: Option<usize>,
+    /// The first document that found no room.
+    next: Option<(usize, u32)>,
+}
+
+impl<'a> otlp::Visit<'a> for Documents<'_, 'a, '_> {
+    #[inline]
+    fn begin(&mut self, vocabulary: &Vocabulary) {
+        self.writer.begin_record(vocabulary);
+    }
+
+    #[inline(always)]
+    fn attribute(&mut self, key: KeyId, _: &'a str, value: AnyView<'a>) {
+        self.writer.attribute(key, value);
+    }
+
+    // When the body is full, the rest of the message is read all the same: a message with a fault is bad as a whole.
+    #[inline]
+    fn record(&mut self, record: &RecordView<'a>, keys: Option<&Vocabulary>) {
+        let Self { message, first, .. } = *self;
+        self.repeated += record.resource.raw.len() + record.scope.raw.len();
+        if self.repeated > REPEATED_BYTES_MAX {
+            self.over.get_or_insert(record.raw.as_ptr().addr() - message.payload.as_ptr().addr());
+        }
+        if record.index < first || self.next.is_some() || self.over.is_some() {
+            return;
+        }
+        let start = self.out.len();
+        if start >= self.bytes_max {
+            self.next = Some((self.index, record.index));
+            return;
+        }
+        if !message.dropped.is_empty() && message.dropped.binary_search(&record.index).is_ok() {
+            self.dropped += 1;
+            return;
+        }
+        let time_ns = if record.time_ns() == 0 { self.appended_ns } else { record.time_ns() };
+        self.writer.write(self.out, record, keys, time_ns, self.pass);
+        let lines = start..self.out.len();
+        self.items.push(Item { message: self.index, record: record.index, raw: record.raw, lines });
     }
 }
 

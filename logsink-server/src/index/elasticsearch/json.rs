@@ -18,3 +18,9 @@ pub(super) fn int(out: &mut Out, number: impl itoa::Integer) {
 pub(super) fn double(out: &mut Out, number: f64) {
     out.put(zmij::Buffer::new().format_finite(number).as_bytes());
 }
+
+/// `true` or `false`.
+#[inline]
+pub(super) fn boolean(out: &mut Out, value: bool) {
+    out.put(if value { b"true" } else { b"false" });
+}

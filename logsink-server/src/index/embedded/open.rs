@@ -49,7 +49,7 @@ impl Message {
             ..Self::nothing(message, now_ns)
         };
         let (mut rows, mut min, mut max) = (0, i64::MAX, i64::MIN);
-        otlp::scan(&taken.payload, None, &mut |record, _, _| {
+        otlp::scan(&taken.payload, None, &mut |record: &RecordView<'_>| {
             if let Some(key) = taken.key(record) {
                 rows += 1;
                 min = min.min(key.time_ns);

@@ -5,14 +5,14 @@ use super::*;
 /// Scans and returns how many records had numbers for their keys; those numbers are checked.
 fn numbered(payload: &[u8], vocabulary: &mut Vocabulary) -> usize {
     let mut numbered = 0;
-    let scanned = scan(payload, Some(vocabulary), &mut |_, attributes, keys| {
-        let Some(keys) = keys else { return };
+    let scanned = scan_lists(payload, Some(vocabulary), &mut |_, attributes, ids, vocabulary| {
+        let Some(vocabulary) = vocabulary else { return };
         numbered += 1;
-        let texts: Vec<&str> = keys.vocabulary.texts().collect();
-        assert_eq!(texts.len(), keys.vocabulary.count());
-        let read: Vec<&str> = keys.ids.iter().map(|id| texts[id.index()]).collect();
+        let texts: Vec<&str> = vocabulary.texts().collect();
+        assert_eq!(texts.len(), vocabulary.count());
+        let read: Vec<&str> = ids.iter().map(|id| texts[id.index()]).collect();
         assert_eq!(read, attributes.iter().map(|(key, _)| *key).collect::<Vec<_>>());
-        let mut ids: Vec<usize> = keys.ids.iter().map(|id| id.index()).collect();
+        let mut ids: Vec<usize> = ids.iter().map(|id| id.index()).collect();
         ids.sort_unstable();
         assert!(ids.windows(2).all(|two| two[0] < two[1]) && !ids.contains(&0), "{read:?}");
     });

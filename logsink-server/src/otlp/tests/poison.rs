@@ -18,7 +18,7 @@ fn request_of(records: &[Vec<u8>]) -> Vec<u8> {
 /// What every reader says of it: it is refused by all of them, or by none.
 fn read(payload: &[u8]) -> Result<u32, WireFault> {
     let mut shown = 0;
-    let scanned = scan(payload, Some(&mut Vocabulary::default()), &mut |record, attributes, _| {
+    let scanned = scan_lists(payload, Some(&mut Vocabulary::default()), &mut |record, attributes, _, _| {
         shown += 1;
         let _ = (record.body.text(), attributes.len());
     });
@@ -65,7 +65,9 @@ fn ten_thousand_attributes_are_read_where_no_limit_forbids() {
     let payload = request_of(&[record]);
     assert_eq!(read(&payload), Ok(1));
     let vocabulary = &mut Vocabulary::default();
-    scan(&payload, Some(vocabulary), &mut |_, attributes, _| assert_eq!(attributes.len(), 10_000)).unwrap();
+    let scanned =
+        scan_lists(&payload, Some(vocabulary), &mut |_, attributes, _, _| assert_eq!(attributes.len(), 10_000));
+    scanned.unwrap();
     let refused = fault(&payload);
     assert_eq!(refused, WireFault::OverLimit { what: "attributes", max: Limits::default().attributes_max });
     // The same number within one value.

@@ -1,35 +1,14 @@
 //! What the keys of a list of attributes mean for a document: does one stand twice, where is `target`, which of them have
-//! fields of their own, how are they written.
+//! fields of their own.
 
 use super::{
-    super::fields::{self, FieldNames, Known, Owner},
-    attributes::key,
+    super::fields::{self, Known, Owner},
+    attributes::List,
 };
-use crate::{
-    otlp::{AnyView, Attributes},
-    text::Out,
-};
+use crate::otlp::AnyView;
 
 /// Up to here looking through all of them is cheaper than a table.
 pub(super) const FEW: usize = 32;
-
-/// What is known of a list's keys before anything is written.
-pub(super) trait Keys {
-    /// A bit for each of the first 64 pairs that has a field of its own.
-    fn known(&self) -> u64;
-
-    /// Writes `,"name":` of the field that the pair at this index has for its own.
-    fn field(&self, out: &mut Out, index: usize, name: &str, names: FieldNames);
-
-    /// Writes `,"name":` of the pair at this index.
-    fn key(&self, out: &mut Out, index: usize, name: &str);
-
-    /// Where the last `target` is.
-    fn target(&self) -> Option<usize>;
-
-    /// Whether this may be one of the keys.
-    fn may_have(&self, key: &str) -> bool;
-}
 
 /// The keys of a list, looked at one by one.
 pub(super) struct Seen {
@@ -37,8 +16,10 @@ pub(super) struct Seen {
     hashes: [u64; WORDS],
     /// Whether one may stand twice; for certain it does when there are few.
     pub(super) are_repetitive: bool,
-    target: Option<usize>,
-    known: u64,
+    /// Where the last `target` is.
+    pub(super) target: Option<usize>,
+    /// A bit for each of the first 64 pairs that has a field of its own.
+    pub(super) known: u64,
 }
 
 /// A thousand bits: of ten different keys, two share one in a list out of twenty.
@@ -46,7 +27,7 @@ const WORDS: usize = 16;
 
 impl Seen {
     /// `owner` is whose attributes they are.
-    pub(super) fn of(pairs: Attributes<'_, '_>, owner: Owner) -> Self {
+    pub(super) fn of(pairs: List<'_, '_>, owner: Owner) -> Self {
         let (mut hashes, mut is_suspect, mut known) = ([0; WORDS], false, 0);
         for (index, (name, value)) in pairs.iter().enumerate() {
             let hash = fields::hash(name);
@@ -60,28 +41,9 @@ impl Seen {
         let target = pairs.iter().rposition(|(name, _)| *name == "target");
         Self { hashes, are_repetitive: is_suspect && repeats(pairs), target, known }
     }
-}
 
-impl Keys for Seen {
-    fn known(&self) -> u64 {
-        self.known
-    }
-
-    fn field(&self, out: &mut Out, _: usize, name: &str, names: FieldNames) {
-        if let Some(field) = fields::known(name) {
-            out.put(field.member(names).as_bytes());
-        }
-    }
-
-    fn key(&self, out: &mut Out, _: usize, name: &str) {
-        key(out, name);
-    }
-
-    fn target(&self) -> Option<usize> {
-        self.target
-    }
-
-    fn may_have(&self, key: &str) -> bool {
+    /// Whether this may be one of the keys.
+    pub(super) fn may_have(&self, key: &str) -> bool {
         let (word, bit) = place(fields::hash(key));
         self.hashes[word] & bit != 0
     }
@@ -94,7 +56,7 @@ fn field(name: &str, owner: Owner, value: AnyView<'_>) -> Option<&'static Known>
 
 /// Whether a key stands twice; a long list may be suspected wrongly.
 #[cold]
-fn repeats(pairs: Attributes<'_, '_>) -> bool {
+fn repeats(pairs: List<'_, '_>) -> bool {
     pairs.len() > FEW
         || pairs.iter().enumerate().any(|(index, (name, _))| pairs[..index].iter().any(|(earlier, _)| earlier == name))
 }
@@ -103,27 +65,4 @@ fn repeats(pairs: Attributes<'_, '_>) -> bool {
 #[inline]
 fn place(hash: u16) -> (usize, u64) {
     (usize::from(hash >> 6) % WORDS, 1 << (hash & 63))
-}
-
-/// Keys of a map in the list: none of them has a field.
-pub(super) struct Inner;
-
-impl Keys for Inner {
-    fn known(&self) -> u64 {
-        0
-    }
-
-    fn field(&self, _: &mut Out, _: usize, _: &str, _: FieldNames) {}
-
-    fn key(&self, out: &mut Out, _: usize, name: &str) {
-        key(out, name);
-    }
-
-    fn target(&self) -> Option<usize> {
-        None
-    }
-
-    fn may_have(&self, _: &str) -> bool {
-        true
-    }
 }

@@ -4,9 +4,9 @@
 use super::{
     super::{fields::Owner, json},
     ANY, Shape,
-    attributes::{self, Notes, distinct, fields, object},
+    attributes::{self, ATTRIBUTES, distinct, fields, keep, object},
     keys::Seen,
-    writer::{ATTRIBUTES, keep},
+    notes::Notes,
 };
 use crate::{
     otlp::{ResourceView, ScopeView},

@@ -11,14 +11,15 @@ use super::{
         route::{Routes, Stream, Target},
         time,
     },
-    ANY, KEPT, Shape,
-    attributes::{Notes, attributes, distinct, fields, target},
-    columns::Columns,
-    keys::{Keys, Seen},
+    ANY, Shape,
+    attributes::{ATTRIBUTES, List, attributes, distinct, fields, keep, target},
+    keys::Seen,
+    notes::Notes,
     parts::Parts,
+    row::Row,
 };
 use crate::{
-    otlp::{self, AnyView, Attributes, RecordView},
+    otlp::{AnyView, KeyId, RecordView, Vocabulary},
     queue::Message,
     text::{self, Out},
 };
@@ -39,7 +40,7 @@ pub(super) struct Writer {
     /// Whether the ids are those of a sender that numbers its batches.
     is_numbered: bool,
     parts: Parts,
-    columns: Columns,
+    row: Row,
     clock: time::Clock,
     observed: time::Clock,
     /// What is written of each severity, once it was met.
@@ -51,13 +52,14 @@ pub(super) struct Pass<'a, 'r> {
     target: Target<'r>,
     /// Before this time none of the message's records can have been stored.
     pub(super) since_ns: u64,
-    /// Memory for what the index has to be told about a record.
+    /// Memory for the attributes of a record that is not plain, and for what the index has to be told about them.
+    pairs: Vec<(&'a str, AnyView<'a>)>,
     notes: Notes<'a>,
 }
 
 impl<'r> Pass<'_, 'r> {
     pub(super) fn new(routes: &'r Routes) -> Self {
-        Self { target: Target::new(routes), since_ns: 0, notes: Notes::default() }
+        Self { target: Target::new(routes), since_ns: 0, pairs: Vec::new(), notes: Notes::default() }
     }
 
     /// All streams met.
@@ -133,52 +135,25 @@ impl Writer {
         id
     }
 
-    /// Writes a record's two lines.
+    /// Before a record.
+    #[inline]
+    pub(super) fn begin_record(&mut self, vocabulary: &Vocabulary) {
+        self.row.begin(vocabulary, self.shape.names);
+    }
+
+    /// The next attribute of the record that has begun.
+    #[inline(always)]
+    pub(super) fn attribute(&mut self, key: KeyId, value: AnyView<'_>) {
+        self.row.put(key, value);
+    }
+
+    /// Writes the two lines of the record that has begun.
     #[inline]
     pub(super) fn write<'a>(
         &mut self,
         out: &mut Out,
         record: &RecordView<'a>,
-        pairs: Attributes<'_, 'a>,
-        keys: Option<otlp::Keys<'_>>,
-        time_ns: u64,
-        pass: &mut Pass<'a, '_>,
-    ) {
-        // Out of the way of what else is changed.
-        let mut columns = std::mem::take(&mut self.columns);
-        match columns.row(keys, pairs, self.shape.names) {
-            Some(row) => self.document(out, record, pairs, &row, time_ns, pass),
-            None => self.strange(out, record, pairs, time_ns, pass),
-        }
-        self.columns = columns;
-    }
-
-    /// Writes a record with keys that are not known, or stand twice.
-    #[inline(never)]
-    fn strange<'a>(
-        &mut self,
-        out: &mut Out,
-        record: &RecordView<'a>,
-        pairs: Attributes<'_, 'a>,
-        time_ns: u64,
-        pass: &mut Pass<'a, '_>,
-    ) {
-        let keys = Seen::of(pairs, Owner::Record);
-        if keys.are_repetitive {
-            // Elasticsearch refuses an object that has a key twice.
-            let pairs = distinct(pairs);
-            return self.document(out, record, &pairs, &Seen::of(&pairs, Owner::Record), time_ns, pass);
-        }
-        self.document(out, record, pairs, &keys, time_ns, pass);
-    }
-
-    #[inline]
-    fn document<'a>(
-        &mut self,
-        out: &mut Out,
-        record: &RecordView<'a>,
-        pairs: Attributes<'_, 'a>,
-        keys: &impl Keys,
+        keys: Option<&Vocabulary>,
         time_ns: u64,
         pass: &mut Pass<'a, '_>,
     ) {
@@ -195,18 +170,62 @@ impl Writer {
         out.literal(b"\",\"tie\":");
         out.again(id);
         out.put(self.severity(record.severity));
-        out.put(names.target());
-        out.string(target(pairs, keys).unwrap_or(record.scope.name));
         match record.body {
             AnyView::Str(text) => json::field(out, b",\"message\":\"", text),
             body => json::field(out, b",\"message\":\"", &body.text()),
         }
         ids(out, record, self.trace, names);
-        fields(out, pairs, keys, names);
-        self.attributes(out, record, pairs, keys, &mut pass.notes);
+        match keys.filter(|_| self.row.is_plain() && !self.parts.notes().is_ambiguous()) {
+            Some(keys) => {
+                out.put(names.target());
+                match self.row.target() {
+                    Some(target) => out.put(target),
+                    None => out.string(record.scope.name),
+                }
+                self.row.write(out, self.parts.notes(), keys);
+            }
+            None => self.strange(out, record, pass),
+        }
         self.rest(out, record);
         out.put(self.parts.json());
         out.literal(b"}\n");
+    }
+
+    /// Writes the attributes of a record that is not plain.
+    #[inline(never)]
+    fn strange<'a>(&self, out: &mut Out, record: &RecordView<'a>, pass: &mut Pass<'a, '_>) {
+        let Pass { pairs, notes, .. } = pass;
+        pairs.clear();
+        pairs.extend(record.attributes());
+        let seen = Seen::of(pairs, Owner::Record);
+        if seen.are_repetitive {
+            // Elasticsearch refuses an object that has a key twice.
+            let pairs = distinct(pairs);
+            return self.attributes(out, record, &pairs, &Seen::of(&pairs, Owner::Record), notes);
+        }
+        self.attributes(out, record, pairs, &seen, notes);
+    }
+
+    fn attributes<'a>(
+        &self,
+        out: &mut Out,
+        record: &RecordView<'a>,
+        pairs: List<'_, 'a>,
+        seen: &Seen,
+        notes: &mut Notes<'a>,
+    ) {
+        out.put(self.shape.names.target());
+        out.string(target(pairs, seen).unwrap_or(record.scope.name));
+        fields(out, pairs, seen, self.shape.names);
+        let start = out.len();
+        out.literal(ATTRIBUTES);
+        notes.clear();
+        attributes(out, pairs, seen, notes);
+        if notes.has_long_path || notes.has_long && self.shape.keeps_long {
+            keep(out, start, ATTRIBUTES);
+            notes.opaque(ANY.into());
+        }
+        notes.write(out, self.parts.notes(), record.attributes(), pairs, seen);
     }
 
     /// `,"severity_number":9,"level":"info"`
@@ -220,26 +239,6 @@ impl Writer {
             written.string(severity.name());
         }
         written.as_bytes()
-    }
-
-    #[inline]
-    fn attributes<'a>(
-        &self,
-        out: &mut Out,
-        record: &RecordView<'a>,
-        pairs: Attributes<'_, 'a>,
-        keys: &impl Keys,
-        notes: &mut Notes<'a>,
-    ) {
-        let start = out.len();
-        out.literal(ATTRIBUTES);
-        notes.clear();
-        attributes(out, pairs, keys, notes);
-        if notes.has_long_path || notes.has_long && self.shape.keeps_long {
-            keep(out, start, ATTRIBUTES);
-            notes.opaque(ANY.into());
-        }
-        notes.write(out, self.parts.notes(), record.attributes(), pairs, keys);
     }
 
     /// What no search looks at by itself, kept because it was sent.
@@ -284,18 +283,5 @@ fn ids(out: &mut Out, record: &RecordView<'_>, around: Option<(u128, u64)>, name
         hex[1..17].copy_from_slice(&text::hex(id));
         out.put(names.span_id());
         out.literal(&hex);
-    }
-}
-
-pub(super) const ATTRIBUTES: &[u8; 14] = b",\"attributes\":";
-
-/// Gives the member that begins at `start` the name that is not indexed.
-#[cold]
-pub(super) fn keep(out: &mut Out, start: usize, member: &[u8]) {
-    let value = out.as_bytes()[start + member.len()..].to_vec();
-    out.truncate(start);
-    let (name, end) = member.split_at(member.len() - 2);
-    for bytes in [name, KEPT.as_bytes(), end, &value] {
-        out.put(bytes);
     }
 }
