@@ -21,6 +21,7 @@ pub mod wire;
 mod tests;
 
 pub use check::{Limits, Summary, Visit, check, scan};
+pub use plain::Unread;
 pub use value::{AnyView, Elements, Pairs};
 pub use view::{RecordView, ResourceView, ScopeView, walk};
 pub use vocabulary::{KeyId, Vocabulary};

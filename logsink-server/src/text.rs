@@ -5,7 +5,7 @@
 
 #![allow(unsafe_code, reason = "wide loads and stores; see each SAFETY")]
 
-use std::{ops::Range, str::Utf8Error};
+use std::str::Utf8Error;
 
 mod familiar;
 mod wide;
@@ -114,12 +114,6 @@ impl Out {
         self.0.reserve(bytes);
     }
 
-    /// Appends what stands at this place in the buffer once more.
-    #[inline]
-    pub(crate) fn again(&mut self, place: Range<usize>) {
-        self.0.extend_from_within(place);
-    }
-
     /// Appends one byte.
     #[inline]
     pub(crate) fn byte(&mut self, byte: u8) {
@@ -152,6 +146,56 @@ impl Out {
             copy(bytes, to);
             self.0.set_len(self.0.len() + bytes.len());
         }
+    }
+
+    /// Appends the first `len` of these digits, in quotes. What was put together before it came here would be read back from
+    /// stores narrower than the load, which waits for all of them.
+    #[inline]
+    pub(crate) fn digits<const N: usize>(&mut self, digits: [[u8; WIDTH]; N], len: usize) {
+        let len = len.min(N * WIDTH);
+        let to = self.room(N * WIDTH + 2);
+        // SAFETY: there is room for all digits and both quotes, and no more than `len` of the digits count.
+        unsafe {
+            to.write(b'"');
+            to.add(1).cast::<[[u8; WIDTH]; N]>().write_unaligned(digits);
+            to.add(1 + len).write(b'"');
+            self.0.set_len(self.0.len() + len + 2);
+        }
+    }
+
+    /// Appends `"text"` of the first `len` of these bytes as [`Self::string`] does, if they are UTF-8. False when they are not;
+    /// then something may have been appended.
+    #[inline(always)]
+    pub(crate) fn string_of(&mut self, bytes: &[u8], len: usize) -> bool {
+        let Some(wide) = bytes.get(..len.next_multiple_of(WIDTH)) else { return self.any_string_of(bytes, len) };
+        let to = self.room(wide.len() + 2);
+        let (chunks, _) = wide.as_chunks::<WIDTH>();
+        // SAFETY: there is room for all chunks between two quotes. Of the last chunk only the bytes of the text count, which
+        // are looked at for what needs an escape or is not ASCII.
+        unsafe {
+            to.write(b'"');
+            for (at, chunk) in (0..).step_by(WIDTH).zip(chunks) {
+                let chunk = Wide::load(chunk);
+                chunk.store(to.add(1 + at));
+                let text = u32::MAX >> (WIDTH * 2 - (len - at).min(WIDTH));
+                if chunk.marks_or_high() & text != 0 {
+                    return self.any_string_of(bytes, len);
+                }
+            }
+            to.add(1 + len).write(b'"');
+            self.0.set_len(self.0.len() + len + 2);
+        }
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn any_string_of(&mut self, bytes: &[u8], len: usize) -> bool {
+        let text = bytes.get(..len).and_then(|text| utf8(text).ok());
+        text.is_some_and(|text| {
+            self.string(text);
+            true
+        })
     }
 
     /// Appends `"text"`, byte for byte as serde_json writes it.
@@ -241,6 +285,13 @@ impl Out {
                     let (read, after) = escape(chunk, end);
                     (left, end) = (&left[read..], after);
                 }
+                // Of the piece's last chunk, those bytes that are left; mostly none of them needs an escape.
+                let is_plain =
+                    piece.last_chunk().is_some_and(|last| Wide::load(last).marks() >> (WIDTH - left.len()) == 0);
+                if is_plain {
+                    copy(left, end);
+                    (left, end) = (&[], end.add(left.len()));
+                }
                 // With blanks behind them, so that a whole chunk can be looked at from each of them on.
                 let mut last = [b' '; 2 * WIDTH];
                 copy(left, last.as_mut_ptr());
@@ -320,8 +371,13 @@ unsafe fn copy(bytes: &[u8], to: *mut u8) {
     // multiple of their width.
     unsafe {
         if let (Some(first), Some(last)) = (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
-            if len > 32 {
-                return to.copy_from_nonoverlapping(bytes.as_ptr(), len);
+            if let (Some(first), Some(last)) = (bytes.first_chunk::<32>(), bytes.last_chunk::<32>()) {
+                if len > 64 {
+                    return to.copy_from_nonoverlapping(bytes.as_ptr(), len);
+                }
+                to.cast::<[u8; 32]>().write_unaligned(*first);
+                to.add(len - 32).cast::<[u8; 32]>().write_unaligned(*last);
+                return;
             }
             to.cast::<[u8; 16]>().write_unaligned(*first);
             to.add(len - 16).cast::<[u8; 16]>().write_unaligned(*last);

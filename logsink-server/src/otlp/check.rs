@@ -1,7 +1,7 @@
 //! The deep check: every length, string and nesting of a request, before anything relies on it, or while it is looked at.
 
 use super::{
-    plain::{familiar_pair, plain_pair, plain_text},
+    plain::{Plain, Unread, familiar_pair, plain_pair, plain_text},
     tag,
     value::{AnyView, Elements, Pairs},
     view::{RecordView, ResourceView, ScopeView, next, severity},
@@ -54,6 +54,13 @@ pub trait Visit<'a> {
     /// again.
     fn attribute(&mut self, key: KeyId, name: &'a str, value: AnyView<'a>) {
         _ = (key, name, value);
+    }
+
+    /// An attribute that is text, which may not be UTF-8. False when it is not: the request is refused.
+    fn text(&mut self, key: KeyId, name: &'a str, text: Unread<'a>) -> bool {
+        let Some(text) = text.read() else { return false };
+        self.attribute(key, name, AnyView::Str(text));
+        true
     }
 
     /// The record, after its attributes. With the vocabulary when each of its keys has a number and none stands twice.
@@ -262,8 +269,13 @@ impl<'l, 'e, 'a, const SHOW: bool, V: Visit<'a>> Checker<'l, 'e, SHOW, V> {
         while let Some((id, key)) = vocabulary.expected()
             && let Some((name, value, after)) = familiar_pair(left, key)
         {
+            match value {
+                // What it is not, and where, is said by who looks at it next.
+                Plain::Text(text) if !self.visit.text(id, name, text) => break,
+                Plain::Text(_) => {}
+                Plain::Other(value) => self.visit.attribute(id, name, value),
+            }
             vocabulary.take(id);
-            self.visit.attribute(id, name, value);
             bytes = rest.len() - after.len();
             match after {
                 [TAG, after @ ..] => left = after,

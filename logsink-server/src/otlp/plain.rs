@@ -18,13 +18,43 @@ pub(super) fn plain_pair(bytes: &[u8]) -> Option<(&str, AnyView<'_>)> {
     Some((text::utf8(name).ok()?, value))
 }
 
+/// A value whose text nobody has looked at.
+pub(super) enum Plain<'a> {
+    Text(Unread<'a>),
+    Other(AnyView<'a>),
+}
+
+/// Bytes that should be text, and what follows them: who copies them can look at them on the way, sixteen at a time.
+#[derive(Debug, Clone, Copy)]
+pub struct Unread<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// How many of them are the text.
+    pub(crate) len: usize,
+}
+
+impl<'a> Unread<'a> {
+    /// The text, if it is UTF-8.
+    pub fn read(self) -> Option<&'a str> {
+        text::utf8(self.bytes.get(..self.len)?).ok()
+    }
+}
+
 /// The pair that `bytes` begin with, its length first, when it has this key; and what follows it.
 #[inline(always)]
-pub(super) fn familiar_pair<'a>(bytes: &'a [u8], key: &Familiar) -> Option<(&'a str, AnyView<'a>, &'a [u8])> {
+pub(super) fn familiar_pair<'a>(bytes: &'a [u8], key: &Familiar) -> Option<(&'a str, Plain<'a>, &'a [u8])> {
     let [len @ ..0x80, bytes @ ..] = bytes else { return None };
     let (name, value) = key.strip(bytes)?;
-    let (value, after) = value.split_at_checked(usize::from(*len).checked_sub(bytes.len() - value.len())?)?;
-    Some((name, plain_value(value)?, after))
+    let len = usize::from(*len).checked_sub(bytes.len() - value.len())?;
+    // Three lengths, one in the other, which all end where the text does.
+    if let [outer @ ..0x80, STRING, inner @ ..0x7e, text @ ..] = value
+        && *outer == inner + 2
+        && len == usize::from(*outer) + 1
+        && let Some(after) = text.get(usize::from(*inner)..)
+    {
+        return Some((name, Plain::Text(Unread { bytes: text, len: usize::from(*inner) }), after));
+    }
+    let (value, after) = value.split_at_checked(len)?;
+    Some((name, Plain::Other(plain_value(value)?), after))
 }
 
 /// The text that all of `bytes` are as a value: a body, mostly.

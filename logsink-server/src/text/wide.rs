@@ -76,6 +76,13 @@ mod sse2 {
             unsafe { _mm_movemask_epi8(self.marked()).cast_unsigned() }
         }
 
+        /// A bit for each byte that needs an escape or is not ASCII, the first byte's the lowest.
+        #[inline]
+        pub(in super::super) fn marks_or_high(self) -> u32 {
+            // SAFETY: SSE2 is part of x86_64.
+            unsafe { _mm_movemask_epi8(_mm_or_si128(self.marked(), self.0)).cast_unsigned() }
+        }
+
         /// Whether a byte of either needs an escape.
         #[inline]
         pub(in super::super) fn or_marked(self, other: Self) -> bool {
@@ -170,6 +177,12 @@ mod words {
             bits(self.0[0]) | bits(self.0[1]) << 8
         }
 
+        /// A bit for each byte that needs an escape or is not ASCII, the first byte's the lowest.
+        #[inline]
+        pub(in super::super) fn marks_or_high(self) -> u32 {
+            self.marks() | together(self.0[0] & HIGH) | together(self.0[1] & HIGH) << 8
+        }
+
         /// Whether a byte of either needs an escape.
         #[inline]
         pub(in super::super) fn or_marked(self, other: Self) -> bool {
@@ -241,6 +254,7 @@ mod tests {
                     (bytes[(at + 1) % WIDTH], bytes[at]) = (other, byte);
                     let (one, two) = (sse2::Wide::load(&bytes), words::Wide::load(&bytes));
                     assert_eq!((one.marks(), one.is_ascii()), (two.marks(), two.is_ascii()), "{bytes:?}");
+                    assert_eq!(one.marks_or_high(), two.marks_or_high(), "{bytes:?}");
                     let others = [other; WIDTH];
                     let (same, also) = (one.same(sse2::Wide::load(&others)), two.same(words::Wide::load(&others)));
                     assert_eq!(same, also, "{bytes:?} {other}");

@@ -27,7 +27,7 @@ use super::{
     route::{Routes, Stream},
 };
 use crate::{
-    otlp::{self, AnyView, KeyId, RecordView, Vocabulary, WireError, WireFault},
+    otlp::{self, AnyView, KeyId, RecordView, Unread, Vocabulary, WireError, WireFault},
     queue::Message,
     text::Out,
 };
@@ -275,6 +275,11 @@ impl<'a> otlp::Visit<'a> for Documents<'_, 'a, '_> {
     #[inline(always)]
     fn attribute(&mut self, key: KeyId, _: &'a str, value: AnyView<'a>) {
         self.writer.attribute(key, value);
+    }
+
+    #[inline(always)]
+    fn text(&mut self, key: KeyId, _: &'a str, text: Unread<'a>) -> bool {
+        self.writer.text(key, text)
     }
 
     // When the body is full, the rest of the message is read all the same: a message with a fault is bad as a whole.

@@ -33,11 +33,7 @@ pub(super) fn rising(value: f64) -> u64 {
 /// Writes the code made of such bits, in quotes.
 #[inline]
 pub(super) fn write(out: &mut Out, rising: u64) {
-    let len = 16 - rising.trailing_zeros().min(60) as usize / 4;
-    let mut code = [b'"'; 18];
-    code[1..17].copy_from_slice(&text::hex(rising));
-    code[1 + len] = b'"';
-    out.first(&code, len + 2);
+    out.digits([text::hex(rising)], 16 - rising.trailing_zeros().min(60) as usize / 4);
 }
 
 /// The double of a code; none when it is not one.

@@ -43,12 +43,9 @@ impl Clock {
             }
         }
         let rest = rest as u32;
-        let mut whole = [0; 30];
-        whole[..20].copy_from_slice(&self.text);
-        whole[20..28].copy_from_slice(&eight_digits(rest / 10));
-        whole[28] = b'0' + (rest % 10) as u8;
-        whole[29] = b'Z';
-        out.literal(&whole);
+        out.literal(&self.text);
+        out.literal(&eight_digits(rest / 10));
+        out.literal(&[b'0' + (rest % 10) as u8, b'Z']);
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     notes::Notes,
 };
 use crate::{
-    otlp::{AnyView, KeyId, Vocabulary},
+    otlp::{AnyView, KeyId, Unread, Vocabulary},
     text::Out,
 };
 
@@ -41,7 +41,7 @@ pub(super) struct Row {
 struct Column {
     /// `,"key":`
     key: Piece,
-    /// `,"name":` of the field for those values that have one.
+    /// `,"name":` of the field for those values that have one; nothing for `target`.
     field: Piece,
     /// Which values those are.
     takes: Takes,
@@ -99,11 +99,11 @@ impl Row {
             return;
         };
         match value {
-            AnyView::Str(text) if text.len() <= TERM_CHARS_MAX => match column.takes {
-                Takes::Nothing | Takes::Integers => column.key.string(&mut self.attributes, text),
-                Takes::Text => column.field.string(&mut self.fields, text),
-                Takes::Target => self.target.string(text),
-            },
+            AnyView::Str(text) if text.len() <= TERM_CHARS_MAX => {
+                let (out, name) = column.place_of_text(&mut self.attributes, &mut self.fields, &mut self.target);
+                name.write(out);
+                out.string(text);
+            }
             AnyView::Int(value)
                 if column.takes == Takes::Integers && value.unsigned_abs() <= EXACT_MAX.unsigned_abs() =>
             {
@@ -126,6 +126,18 @@ impl Row {
             }
             _ => self.is_strange = true,
         }
+    }
+
+    /// The record's next attribute, text of fewer bytes than a term may have. Whether it is UTF-8.
+    #[inline(always)]
+    pub(super) fn put_text(&mut self, id: KeyId, text: Unread<'_>) -> bool {
+        let Some(column) = self.columns.get(id.index()) else {
+            self.is_strange = true;
+            return text.read().is_some();
+        };
+        let (out, name) = column.place_of_text(&mut self.attributes, &mut self.fields, &mut self.target);
+        name.write(out);
+        out.string_of(text.bytes, text.len)
     }
 
     /// Whether this is all that there is to write of the record's attributes.
@@ -172,6 +184,21 @@ impl Column {
         }
     }
 
+    /// Where text under this key is written, and behind which name.
+    #[inline(always)]
+    fn place_of_text<'r>(
+        &'r self,
+        attributes: &'r mut Out,
+        fields: &'r mut Out,
+        target: &'r mut Out,
+    ) -> (&'r mut Out, &'r Piece) {
+        match self.takes {
+            Takes::Nothing | Takes::Integers => (attributes, &self.key),
+            Takes::Text => (fields, &self.field),
+            Takes::Target => (target, &self.field),
+        }
+    }
+
     #[inline]
     fn number(&self, out: &mut Out, value: f64) {
         self.key.write(out);
@@ -196,12 +223,5 @@ impl Piece {
         } else {
             out.put(&self.long);
         }
-    }
-
-    /// Writes it, and a text as JSON.
-    #[inline]
-    fn string(&self, out: &mut Out, text: &str) {
-        self.write(out);
-        out.string(text);
     }
 }

@@ -1,7 +1,5 @@
 //! One record as its two lines.
 
-use std::ops::Range;
-
 use logsink::Severity;
 
 use super::{
@@ -19,7 +17,7 @@ use super::{
     row::Row,
 };
 use crate::{
-    otlp::{AnyView, KeyId, RecordView, Vocabulary},
+    otlp::{AnyView, KeyId, RecordView, Unread, Vocabulary},
     queue::Message,
     text::{self, Out},
 };
@@ -112,27 +110,22 @@ impl Writer {
         out.put(self.id.as_bytes());
         let index = self.first.saturating_add(index);
         // Six digits, and more for who sends more.
-        let digits = text::hex(u64::from(index));
-        match digits[8..] {
-            [b'0', b'0', a, b, c, d, e, f] => out.literal(&[a, b, c, d, e, f, b'"']),
-            _ => {
-                out.put(format!("{index:06x}").as_bytes());
-                out.byte(b'"');
-            }
+        if index < 1 << 24 {
+            out.first(&text::hex(u64::from(index) << 40), 6);
+        } else {
+            out.put(format!("{index:06x}").as_bytes());
         }
+        out.byte(b'"');
     }
 
-    /// The line that says what to do with the document in the next one. Returns where its `"id"` stands.
+    /// The line that says what to do with the document in the next one.
     #[inline]
-    fn action(&self, out: &mut Out, index: u32, time_ns: u64, target: &mut Target<'_>) -> Range<usize> {
+    fn action(&self, out: &mut Out, index: u32, time_ns: u64, target: &mut Target<'_>) {
         out.literal(b"{\"create\":{");
         out.put(target.action(time::clamp(time_ns)));
         out.literal(b"\"_id\":");
-        let start = out.len();
         self.id(out, index);
-        let id = start..out.len();
         out.literal(b"}}\n");
-        id
     }
 
     /// Before a record.
@@ -145,6 +138,12 @@ impl Writer {
     #[inline(always)]
     pub(super) fn attribute(&mut self, key: KeyId, value: AnyView<'_>) {
         self.row.put(key, value);
+    }
+
+    /// The same, when it is text; whether it is UTF-8.
+    #[inline(always)]
+    pub(super) fn text(&mut self, key: KeyId, text: Unread<'_>) -> bool {
+        self.row.put_text(key, text)
     }
 
     /// Writes the two lines of the record that has begun.
@@ -164,11 +163,11 @@ impl Writer {
         if self.is_numbered {
             pass.since_ns = pass.since_ns.min(time_ns);
         }
-        let id = self.action(out, record.index, time_ns, &mut pass.target);
+        self.action(out, record.index, time_ns, &mut pass.target);
         out.literal(b"{\"@timestamp\":\"");
         self.clock.write(out, time::clamp(time_ns));
         out.literal(b"\",\"tie\":");
-        out.again(id);
+        self.id(out, record.index);
         out.put(self.severity(record.severity));
         match record.body {
             AnyView::Str(text) => json::field(out, b",\"message\":\"", text),
@@ -272,16 +271,11 @@ fn ids(out: &mut Out, record: &RecordView<'_>, around: Option<(u128, u64)>, name
         (own, _) => own,
     };
     if let Some(id) = trace {
-        let mut hex = [b'"'; 34];
-        hex[1..17].copy_from_slice(&text::hex((id >> 64) as u64));
-        hex[17..33].copy_from_slice(&text::hex(id as u64));
         out.put(names.trace_id());
-        out.literal(&hex);
+        out.digits([text::hex((id >> 64) as u64), text::hex(id as u64)], 32);
     }
     if let Some(id) = span {
-        let mut hex = [b'"'; 18];
-        hex[1..17].copy_from_slice(&text::hex(id));
         out.put(names.span_id());
-        out.literal(&hex);
+        out.digits([text::hex(id)], 16);
     }
 }
