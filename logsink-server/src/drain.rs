@@ -314,6 +314,8 @@ impl Drain {
                 }
             }
         }
+        // What is left is read again. Messages may lie in the reader's memory, and it waits for them.
+        drop(std::mem::take(&mut self.waiting));
         let closed = self.index.close().await;
         // Publishing may have made more of it durable.
         self.commit();

@@ -1,7 +1,7 @@
 //! Text, sixteen bytes at a time: whether it is UTF-8, where JSON needs an escape, and the buffer that it is written to.
 //!
-//! Most of a request's bytes, and of a `_bulk` body's, are strings that are ASCII and need no escape. All unsafe code of the
-//! server is in this file and those below it: wide loads and stores, each within a slice or within room that was made just before.
+//! Most of a request's bytes, and of a `_bulk` body's, are strings that are ASCII and need no escape. The unsafe code here and in the
+//! files below it is wide loads and stores, each within a slice or within room that was made just before.
 
 #![allow(unsafe_code, reason = "wide loads and stores; see each SAFETY")]
 

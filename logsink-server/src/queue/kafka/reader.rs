@@ -8,6 +8,7 @@
 //! All partitions share librdkafka's one queue: split queues lose messages at a rebalance (rust-rdkafka#840).
 
 mod buffer;
+mod client;
 mod lag;
 mod poller;
 mod pulse;
@@ -136,6 +137,12 @@ impl KafkaReader {
         self.shared.state().bytes()
     }
 
+    /// What goes when the client does.
+    #[cfg(all(test, feature = "real-servers"))]
+    pub(super) fn client(&self) -> std::sync::Weak<impl Sized + use<>> {
+        Arc::downgrade(&self.shared)
+    }
+
     /// Whether brokers have told which topic of this name it is.
     #[cfg(all(test, feature = "real-servers"))]
     pub(super) fn knows_topic(&self) -> bool {
@@ -203,5 +210,7 @@ impl QueueReader for KafkaReader {
 impl Drop for KafkaReader {
     fn drop(&mut self) {
         self.shared.close();
+        // What nobody has taken holds the client, which holds what it stands in.
+        self.shared.state().forget();
     }
 }

@@ -192,6 +192,12 @@ impl State {
         self.events.push_back(Event::Error(error));
     }
 
+    /// Forgets what waits: nobody will ask for it.
+    pub(super) fn forget(&mut self) {
+        self.events.clear();
+        self.bytes = 0;
+    }
+
     /// Takes messages up to the next event of another kind; none when there is nothing and more may come.
     pub(super) fn take(&mut self, bytes_max: usize) -> Option<Result<Fetched, QueueError>> {
         let (mut messages, mut bytes) = (Vec::new(), 0);

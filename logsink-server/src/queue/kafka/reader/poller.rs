@@ -10,13 +10,18 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer},
+    consumer::{CommitMode, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::BorrowedMessage,
 };
 use tokio::sync::oneshot;
 
-use super::{Shared, buffer::State, rebalance::Context, watch::Watch};
+use super::{
+    Shared,
+    buffer::State,
+    client::{self, Client},
+    watch::Watch,
+};
 use crate::queue::{
     Headers, Message, Position, QueueError,
     kafka::{config_error, from_kafka, queue_error},
@@ -45,8 +50,6 @@ const TOO_LARGE: &str = "logsink-too-large";
 /// Wire type 7 does not exist.
 const NO_KEY: u8 = 7;
 
-pub(super) type Client = BaseConsumer<Context>;
-
 pub(super) struct Poller {
     shared: Arc<Shared>,
     config: ClientConfig,
@@ -63,7 +66,7 @@ pub(super) struct Poller {
 
 impl Poller {
     pub(super) fn new(shared: Arc<Shared>, config: ClientConfig, message_bytes_max: usize) -> Result<Self, QueueError> {
-        let consumer = connect(&shared, &config)?;
+        let consumer = Client::connect(&shared, &config)?;
         Ok(Self { shared, config, message_bytes_max, consumer, epochs: None, batch: Vec::new(), paused: None })
     }
 
@@ -116,9 +119,11 @@ impl Poller {
             }
         }
         let committed = self.commit_last();
-        // Nobody else holds the client after that, and dropping it leaves the group.
         watch.end();
-        drop(self.consumer);
+        // Nobody asks for them any more.
+        self.batch.clear();
+        self.shared.state().forget();
+        self.consumer.end();
         committed
     }
 
@@ -139,8 +144,8 @@ impl Poller {
                     let epoch = self.epochs.insert(epochs).1.get(&position.partition).copied();
                     let Some(epoch) = epoch else { continue };
                     let mut headers = from_kafka(message.headers());
-                    let payload = self.payload(&message, &mut headers);
                     headers.appended_ms = message.timestamp().to_millis();
+                    let payload = self.payload(message, &mut headers);
                     bytes += payload.len();
                     self.batch.push(Message { position, epoch, payload, headers, dropped: Vec::new() });
                     timeout = Duration::ZERO;
@@ -155,12 +160,10 @@ impl Poller {
         Ok(())
     }
 
-    /// The message's bytes, copied: librdkafka keeps all of what came together until the last message of it is gone, and its
-    /// budget does not count what we hold. A tombstone has none: it is a request without records.
-    fn payload(&self, message: &BorrowedMessage<'_>, headers: &mut Headers) -> Bytes {
+    fn payload(&self, message: BorrowedMessage<'_>, headers: &mut Headers) -> Bytes {
         let bytes = message.payload().unwrap_or_default();
         if bytes.len() <= self.message_bytes_max {
-            return Bytes::copy_from_slice(bytes);
+            return client::payload(&self.consumer, message);
         }
         // Larger than any writer of ours makes them: unpacked from a few kilobytes perhaps. Its beginning is enough for a dead
         // letter, which it becomes, because no request ends with a byte like this.
@@ -220,7 +223,7 @@ impl Poller {
     fn replace(&mut self, reason: &str) -> Result<(), QueueError> {
         tracing::error!(topic = self.shared.topic, reason, "the Kafka consumer does not work: going on with a new one");
         self.shared.metrics.kafka_replaced("consumer");
-        let consumer = connect(&self.shared, &self.config)?;
+        let consumer = Client::connect(&self.shared, &self.config)?;
         let old = std::mem::replace(&mut self.consumer, consumer);
         old.context().is_retired.store(true, Relaxed);
         let partitions = {
@@ -235,8 +238,9 @@ impl Poller {
         self.shared.ready.notify_one();
         self.paused = None;
         self.epochs = None;
-        // Its end may take as long as it likes.
-        if let Err(error) = thread::Builder::new().name("logsink-kafka-end".into()).spawn(move || drop(old)) {
+        // Its end may take as long as it likes; its messages may be with an index that takes nothing for hours, and it must not be
+        // a member of the group until then.
+        if let Err(error) = thread::Builder::new().name("logsink-kafka-end".into()).spawn(move || old.end()) {
             tracing::warn!(%error, "no thread for the end of the old Kafka client: it ended here");
         }
         self.consumer.subscribe(&[&self.shared.topic]).map_err(config_error)
@@ -341,10 +345,6 @@ impl Poller {
             }
         }
     }
-}
-
-fn connect(shared: &Arc<Shared>, config: &ClientConfig) -> Result<Arc<Client>, QueueError> {
-    config.create_with_context(Context::new(Arc::clone(shared))).map(Arc::new).map_err(config_error)
 }
 
 pub(super) fn positions(topic: &str, offsets: &BTreeMap<i32, i64>) -> Result<TopicPartitionList, QueueError> {

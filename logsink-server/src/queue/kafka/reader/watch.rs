@@ -22,8 +22,8 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList, consumer::Consumer, erro
 use super::{
     Shared,
     buffer::Jump,
+    client::Client,
     lag::Lag,
-    poller::Client,
     pulse::{Pulse, Suspicion},
 };
 use crate::queue::{QueueError, kafka::probe};

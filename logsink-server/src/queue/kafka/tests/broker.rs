@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::{super::*, batch};
 use crate::{
     metrics::Metrics,
-    queue::{Fetched, Message, Position, QueueReader, QueueWriter},
+    queue::{Batch, Fetched, Message, Position, QueueReader, QueueWriter},
 };
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
@@ -184,4 +184,37 @@ async fn a_reader_that_is_not_asked_holds_back_and_loses_nothing() {
     assert!(reader.buffered() < 12 << 20, "{} bytes are buffered", reader.buffered());
     assert_eq!(sequences(&read(&mut reader, 59).await).len(), 59);
     Box::new(reader).close().await.unwrap();
+}
+
+/// Large messages lie in the client's memory, which stays as long as one of them is there, and no longer.
+#[tokio::test]
+async fn messages_outlive_their_reader_and_end_its_client() {
+    let options = options("outlive");
+    let writer = KafkaWriter::connect(&options, Metrics::new()).unwrap();
+    let payload = |index: u64| Bytes::from(format!("{index} ").repeat(10_000));
+    for index in 0..20 {
+        let batch = Batch { payload: payload(index), ..batch(index) };
+        timeout(DEADLINE, writer.append(batch)).await.unwrap().unwrap();
+    }
+    let mut reader = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+    let mut messages = read(&mut reader, 20).await;
+    let client = reader.client();
+    timeout(DEADLINE, Box::new(reader).close()).await.unwrap().unwrap();
+    assert!(client.upgrade().is_some());
+    // It is no member of the group any more, though.
+    let mut next = KafkaReader::connect(&options, "group", Metrics::new()).unwrap();
+    assert_eq!(sequences(&read(&mut next, 20).await).len(), 20);
+    for message in &messages {
+        assert_eq!(message.payload, payload(message.headers.sequence.unwrap()));
+    }
+    let last = messages.split_off(19);
+    drop(messages);
+    assert!(client.upgrade().is_some());
+    std::thread::spawn(move || drop(last)).join().unwrap();
+    let ended = async {
+        while client.upgrade().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await
+        }
+    };
+    timeout(DEADLINE, ended).await.expect("the client ends with its last message");
 }
