@@ -11,6 +11,7 @@
 //! wherever among the attributes it is. Then the attributes go as a whole into a field that is not indexed, [`KEPT`].
 
 mod attributes;
+mod id;
 mod keys;
 mod notes;
 mod parts;

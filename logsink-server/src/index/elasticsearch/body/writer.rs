@@ -11,6 +11,7 @@ use super::{
     },
     ANY, Shape,
     attributes::{ATTRIBUTES, List, attributes, distinct, fields, keep, target},
+    id::Ids,
     keys::Seen,
     notes::Notes,
     parts::Parts,
@@ -22,21 +23,13 @@ use crate::{
     text::{self, Out},
 };
 
-/// A longer instance id does not fit into a document's id (512 bytes) with what follows it; no sender of ours has one.
-const INSTANCE_BYTES_MAX: usize = 256;
-
 /// What is known from one record to the next.
 #[derive(Default)]
 pub(super) struct Writer {
     shape: Shape,
-    /// What the ids of a message's records begin with, escaped.
-    id: Out,
-    /// The index of the message's first record in the sender's batch.
-    first: u32,
+    ids: Ids,
     /// Trace and span of the message, for records without.
     trace: Option<(u128, u64)>,
-    /// Whether the ids are those of a sender that numbers its batches.
-    is_numbered: bool,
     parts: Parts,
     row: Row,
     clock: time::Clock,
@@ -74,48 +67,15 @@ impl Writer {
         }
     }
 
-    /// Makes a message's ids. The same record gets the same id however often it is sent or read, and within one sender (or
-    /// one partition) ids sort in the order of sending: they are the tie-break between events of one nanosecond.
-    ///
-    /// A sender that numbers its batches gives a batch sent again the same ids; any other's record has the id of its place,
-    /// so that a message read again has the same ones. A `:` is in the ids of the first kind and never in those of the second.
+    /// Before the records of a message.
     pub(super) fn follow_message(&mut self, message: &Message, origin: u64, pass: &mut Pass<'_, '_>) {
-        self.is_numbered = true;
-        let id = match (&message.headers.instance, message.headers.sequence) {
-            (Some(instance), Some(sequence)) if instance.len() <= INSTANCE_BYTES_MAX => {
-                format!("{instance}:{sequence:016x}:")
-            }
-            _ => {
-                self.is_numbered = false;
-                // A topic that is made anew begins at offset 0 again: its messages are told from the old ones by their time.
-                let origin = origin ^ message.headers.appended_ns();
-                format!("{:08x}/{:016x}/{origin:016x}/", message.position.partition, message.position.offset)
-            }
-        };
-        self.first = message.headers.first;
+        self.ids.follow_message(message, origin);
         self.trace = message.headers.trace();
-        self.id.clear();
-        self.id.escaped(&id);
         self.parts.follow_message();
         // What has the id of its place cannot have been stored before it stood there; a batch that is sent twice, not before
         // its records happened.
         pass.since_ns = message.headers.appended_ns();
         pass.target.follow_message(time::clamp(pass.since_ns));
-    }
-
-    /// `"id"`
-    #[inline]
-    fn id(&self, out: &mut Out, index: u32) {
-        out.byte(b'"');
-        out.put(self.id.as_bytes());
-        let index = self.first.saturating_add(index);
-        // Six digits, and more for who sends more.
-        if index < 1 << 24 {
-            out.first(&text::hex(u64::from(index) << 40), 6);
-        } else {
-            out.put(format!("{index:06x}").as_bytes());
-        }
-        out.byte(b'"');
     }
 
     /// The line that says what to do with the document in the next one.
@@ -124,7 +84,7 @@ impl Writer {
         out.literal(b"{\"create\":{");
         out.put(target.action(time::clamp(time_ns)));
         out.literal(b"\"_id\":");
-        self.id(out, index);
+        self.ids.write(out, index);
         out.literal(b"}}\n");
     }
 
@@ -160,14 +120,14 @@ impl Writer {
         if self.parts.follow(self.shape, record.resource, record.scope) {
             pass.target.follow_resource(&record.resource);
         }
-        if self.is_numbered {
+        if self.ids.are_numbered {
             pass.since_ns = pass.since_ns.min(time_ns);
         }
         self.action(out, record.index, time_ns, &mut pass.target);
         out.literal(b"{\"@timestamp\":\"");
         self.clock.write(out, time::clamp(time_ns));
         out.literal(b"\",\"tie\":");
-        self.id(out, record.index);
+        self.ids.write(out, record.index);
         out.put(self.severity(record.severity));
         match record.body {
             AnyView::Str(text) => json::field(out, b",\"message\":\"", text),

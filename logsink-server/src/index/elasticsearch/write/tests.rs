@@ -129,10 +129,12 @@ impl Story {
         tokio::time::timeout(Duration::from_secs(30), write).await.expect("the write ends").unwrap()
     }
 
-    /// The last hexadecimal digits of each request's ids: the records' indexes.
+    /// The records' indexes, of which the last signs of their ids are those: `-` is none, and then come the digits.
     fn requests(&self) -> Vec<String> {
         let server = self.script.lock().unwrap();
-        server.requests.iter().map(|ids| ids.iter().map(|id| &id[id.len() - 1..]).collect()).collect()
+        let index = |id: &String| id.bytes().last().and_then(|last| "-012345678".find(char::from(last)));
+        let indexes = |ids: &Vec<String>| ids.iter().map(|id| index(id).expect("few records").to_string()).collect();
+        server.requests.iter().map(indexes).collect()
     }
 }
 
