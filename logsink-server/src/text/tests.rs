@@ -1,12 +1,18 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{out::PIECE, *};
 
 fn check(text: &str) {
     let mut out = Out::new(b"before".to_vec());
     out.string(text);
     let written = String::from_utf8(out.into_bytes()).unwrap();
     assert_eq!(written.strip_prefix("before").unwrap(), serde_json::to_string(text).unwrap());
+    // The same among other bytes, of which enough follow to look at them sixteen at a time, or not.
+    for after in [&b""[..], b"\"\xff\0", &[b'"'; WIDTH]] {
+        let mut out = Out::new(b"before".to_vec());
+        assert!(out.string_of(&[text.as_bytes(), after].concat(), text.len()));
+        assert_eq!(String::from_utf8(out.into_bytes()).unwrap(), written);
+    }
 }
 
 #[test]
@@ -39,7 +45,8 @@ fn bytes_of_every_length_are_put_whole() {
         out.literal(b">");
         out.first(&[1, 2, 3], 2);
         out.set(0, b'[');
-        assert_eq!(out.into_bytes(), [b"[", &bytes[..len], b">\x01\x02"].concat());
+        out.digits([hex(0x1234), hex(5)], 3);
+        assert_eq!(out.into_bytes(), [b"[", &bytes[..len], b">\x01\x02\"000\""].concat());
     }
 }
 
@@ -51,6 +58,7 @@ fn text_of_every_length_is_utf8_or_not() {
             assert_eq!(utf8(&bytes).map(str::as_bytes), Ok(&*bytes));
             bytes[at] = 0xff;
             assert_eq!(utf8(&bytes), std::str::from_utf8(&bytes), "{len} {at}");
+            assert!(!Out::default().string_of(&bytes, len) && Out::default().string_of(&bytes, at));
         }
     }
     assert_eq!(utf8("é".as_bytes()), Ok("é"));
