@@ -1,9 +1,11 @@
 //! The client, and the messages that lie in its memory.
 //!
 //! A copy of each message would cost a tenth of a drain's processor time, most of it for bytes that go from one processor's cache to
-//! another's and back. So messages stay where librdkafka has received them, and hold on to the client. What they hold beside
-//! themselves is the rest of the answer that they came in (`fetch.max.bytes`, or one batch when it was compressed), until the last of its
-//! messages is gone.
+//! another's and back. So messages stay where librdkafka has received them, and hold on to the client.
+//!
+//! What they hold beside themselves is the rest of the answer that they came in (`fetch.max.bytes`, or one batch when it was
+//! compressed), until the last of its messages is gone. Messages are read and written in order, so that is an answer or two; a write
+//! that does not end while those after it do may hold two by itself, and no more writes than `[drain] concurrency` are under way.
 
 #![allow(unsafe_code, reason = "messages that live as long as they hold their client; see SAFETY")]
 
