@@ -71,7 +71,7 @@ faults: ## what takes minutes, on servers of its own: restarts and scale-out und
 	@dev/setup test
 	@FEATURES=$(FEATURES) dev/test -p logsink-tests -p logsink-server --test faults --test endurance -- --nocapture --test-threads=1 $(FAULTS)
 
-test-versions: ## the index's own tests on the last Elasticsearch 8 and 7
+test-versions: ## the index's own tests on the last Elasticsearch 8 and 7 and OpenSearch 2
 	@dev/setup test
 	@FEATURES=$(FEATURES) dev/test-versions
 

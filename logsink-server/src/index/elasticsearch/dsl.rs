@@ -72,6 +72,12 @@ impl Dsl {
         Self::Query(json!({"exists": {"field": field}}))
     }
 
+    /// Whether a flat field has a value under a path: any text begins with nothing. What `exists` says is the same, but not in
+    /// OpenSearch 2, which looks for the path's last part wherever it stands.
+    fn holds(field: &str, path: &str) -> Self {
+        Self::Query(json!({"prefix": {format!("{field}.{path}"): {"value": ""}}}))
+    }
+
     fn all(parts: impl IntoIterator<Item = Self>) -> Self {
         let mut queries = Vec::new();
         for part in parts {
@@ -275,12 +281,12 @@ fn long(path: &str, op: Op, wanted: f64) -> Dsl {
 /// A record's value by this path, as far as the index knows of it.
 fn own(path: &str, field: Option<&Known>) -> Dsl {
     let is_own = field.is_some_and(|known| known.owner == Owner::Record);
-    Dsl::any([Dsl::exists(&format!("attributes.{path}")), if is_own { Dsl::exists(path) } else { Dsl::None }])
+    Dsl::any([Dsl::holds("attributes", path), if is_own { Dsl::exists(path) } else { Dsl::None }])
 }
 
 fn exists(path: &str, side: Side) -> Dsl {
     let field = fields::known(path);
-    let resource = Dsl::exists(&format!("resource.{path}"));
+    let resource = Dsl::holds("resource", path);
     let of_field = field.map_or(Dsl::None, |_| Dsl::exists(path));
     let somewhere = Dsl::any([own(path, None), resource, of_field]);
     match side {
