@@ -34,6 +34,7 @@ use self::{
     services::{Services, TurnedAway},
 };
 use crate::{
+    compute::compute,
     metrics::{Metrics, Refusal},
     otlp::{self, Limits, WireFault},
     queue::{self, Batch, Headers, QueueError, QueueWriter},
@@ -76,6 +77,9 @@ const HEADER_BYTES_MAX: usize = 4_096;
 /// Large bodies decompressed, and bodies read from JSON, at a time: more than cores that could be busy with them. As JSON each
 /// takes some times its bytes while it is read.
 const DECODES_MAX: usize = 16;
+
+/// A larger request is checked beside the tasks of others: so much takes a third of a millisecond.
+const CHECKED_AT_ONCE_BYTES_MAX: usize = 1 << 20;
 
 /// The request is durable in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,7 +211,9 @@ impl Ingest {
         if bytes > self.options.request_bytes_max {
             return Err(IngestError::TooLarge { bytes_max: self.options.request_bytes_max });
         }
-        let summary = otlp::check(&payload, &self.options.limits).map_err(|error| match error.fault {
+        let check = || otlp::check(&payload, &self.options.limits);
+        let checked = if bytes > CHECKED_AT_ONCE_BYTES_MAX { compute(check).await } else { check() };
+        let summary = checked.map_err(|error| match error.fault {
             WireFault::OverLimit { .. } | WireFault::TooDeep => IngestError::Limit(error.to_string()),
             _ => IngestError::Malformed(error.to_string()),
         })?;
