@@ -6,6 +6,7 @@
 //! Stopping: the doors close first, so that no request is half taken; then the drain finishes what is under way and the
 //! index publishes what is open. What does not finish in time is durable in the queue and read again at the next start.
 
+mod calls;
 mod cluster;
 mod connections;
 mod data;
@@ -21,13 +22,14 @@ mod watched;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use axum::Router;
+use hyper_util::service::TowerToHyperService;
 use tokio::{sync::watch, time::Instant};
-use tonic::service::Routes;
 
 pub use self::listen::Addresses;
 use self::{
+    calls::Calls,
     connections::Door,
-    listen::{Listeners, connections_max, serve_grpc, serve_http},
+    listen::{Listeners, Speaks, connections_max, serve},
     register::Entrant,
     task::Task,
     tls::Certificates,
@@ -92,7 +94,7 @@ pub struct App {
     http_door: Door,
     grpc_door: Door,
     http: Router,
-    grpc: Routes,
+    grpc: Calls,
     drain: Option<Drain>,
     retention: Option<Retention>,
     entrant: Option<Entrant>,
@@ -209,13 +211,12 @@ impl App {
         let mut http = api::router(search, health.clone(), metrics)
             .merge(control::http::router(control.clone()))
             .merge(ui::router());
-        let mut grpc = Routes::default().add_service(control::push::service(control.clone()));
+        let grpc = Calls { ingest: ingest.clone(), rules: control::push::service(control.clone()) };
         let mut entrant = None;
         if let Some(ingest) = ingest {
             let asked = ingest.clone();
             entrant = Entrant::new(config, listeners.addresses, Arc::new(move || asked.load_percent()));
-            http = http.merge(ingest::http::router(ingest.clone()));
-            grpc = grpc.add_service(ingest::grpc::service(ingest));
+            http = http.merge(ingest::http::router(ingest));
         }
         let (retention, stop_timeout) = (steps.retention, config.stop_timeout());
         Ok(Self {
@@ -266,11 +267,13 @@ impl App {
             Task::spawn("drain", async { drain.run(drain_stopping).await.map_err(|error| Error::step("drain", error)) })
         });
         let Listeners { grpc, http, certificates, .. } = self.listeners;
-        let closing = doors_closing.clone();
-        let http = serve_http(http, certificates.clone(), self.http_door, self.http, closing);
+        let (http_tls, grpc_tls) = certificates.map(|both| (both.http, both.grpc)).unzip();
+        // Made ready once, rather than for every connection.
+        let router = TowerToHyperService::new(self.http.with_state(()));
+        let http = serve(http, Speaks::Http, http_tls, self.http_door, router, doors_closing.clone());
         let mut http = Task::spawn("http", http);
-        let (routes, door) = (self.grpc, self.grpc_door);
-        let grpc = grpc.map(|listener| serve_grpc(listener, certificates, door, routes, doors_closing));
+        let (calls, door) = (self.grpc, self.grpc_door);
+        let grpc = grpc.map(|listener| serve(listener, Speaks::Grpc, grpc_tls, door, calls, doors_closing));
         let mut grpc = grpc.map(|served| Task::spawn("grpc", served));
         let registration = self.entrant.map(Entrant::enter);
 

@@ -14,7 +14,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::Stream;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use rustls::ServerConfig;
 use tokio::{
@@ -25,7 +24,6 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::metrics::Metrics;
 
@@ -68,7 +66,7 @@ impl Door {
     }
 }
 
-/// Those that are ready to be served; a [`Stream`] without end.
+/// Those that are ready to be served.
 pub(super) struct Connections {
     ready: mpsc::Receiver<Connection>,
     accepting: AbortHandle,
@@ -121,14 +119,6 @@ impl Connections {
             // The accepting task ends only with this.
             None => std::future::pending().await,
         }
-    }
-}
-
-impl Stream for Connections {
-    type Item = io::Result<Connection>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.ready.poll_recv(context).map(|connection| connection.map(Ok))
     }
 }
 
@@ -316,14 +306,6 @@ impl Plain {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        TcpConnectInfo { local_addr: None, remote_addr: Some(self.peer) }
     }
 }
 

@@ -1,15 +1,17 @@
 //! The listeners: opened first, so that a port in use is said before anything else happens, and served last.
 
-use std::{fs, net::SocketAddr, path::Path, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, fs, net::SocketAddr, path::Path, pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{BoxError, body::HttpBody};
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::{body::Incoming, service::Service};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
-    service::TowerToHyperService,
 };
+use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
-use tonic::{service::Routes, transport::Server};
 
 use super::{
     connections::{Connection, Connections, Door},
@@ -104,14 +106,29 @@ fn files_max() -> Option<usize> {
     files.split_whitespace().next()?.parse().ok()
 }
 
-/// Serves HTTP/1.1 and HTTP/2 until `closing`, then lets requests under way finish.
-pub(super) async fn serve_http(
+/// What a listener's clients speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaks {
+    /// HTTP/1.1 and HTTP/2.
+    Http,
+    /// gRPC: HTTP/2 alone.
+    Grpc,
+}
+
+/// Serves a listener until `closing`, then lets requests under way finish.
+pub(super) async fn serve<S, B>(
     listener: TcpListener,
-    certificates: Option<Certificates>,
+    speaks: Speaks,
+    tls: Option<Arc<ServerConfig>>,
     door: Door,
-    router: Router,
+    service: S,
     closing: watch::Receiver<bool>,
-) -> Result<(), Error> {
+) -> Result<(), Error>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     builder
@@ -121,15 +138,15 @@ pub(super) async fn serve_http(
         .keep_alive_timeout(PING_TIMEOUT)
         .max_concurrent_streams(STREAMS_MAX)
         .max_frame_size(FRAME_BYTES_MAX);
-    // Made ready once, rather than for every connection.
-    let served = Arc::new(Served { builder, router: router.with_state(()), door: door.clone() });
-    let mut connections = Connections::new(listener, certificates.map(|certificates| certificates.http), door);
+    let builder = if speaks == Speaks::Grpc { builder.http2_only() } else { builder };
+    let served = Arc::new(Served { builder, service: Arc::new(service), door: door.clone() });
+    let mut connections = Connections::new(listener, tls, door);
     // Those that are still open when this is dropped are cut off.
     let mut open = JoinSet::new();
     let mut stop = pin!(until(closing.clone()));
     loop {
         tokio::select! {
-            connection = connections.next() => drop(open.spawn(served.clone().serve(connection, closing.clone()))),
+            connection = connections.next() => drop(open.spawn(Arc::clone(&served).serve(connection, closing.clone()))),
             // A handler that panics has said so.
             Some(_) = open.join_next() => {}
             () = &mut stop => break,
@@ -140,17 +157,21 @@ pub(super) async fn serve_http(
     Ok(())
 }
 
-/// What is served over HTTP, and how.
-struct Served {
+/// What is served, and how.
+struct Served<S> {
     builder: auto::Builder<TokioExecutor>,
-    router: Router,
+    service: Arc<S>,
     door: Door,
 }
 
-impl Served {
+impl<S, B> Served<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     async fn serve(self: Arc<Self>, connection: Connection, closing: watch::Receiver<bool>) {
-        let service = TowerToHyperService::new(self.router.clone());
-        let mut served = pin!(self.builder.serve_connection(TokioIo::new(connection), service));
+        let mut served = pin!(self.builder.serve_connection(TokioIo::new(connection), Arc::clone(&self.service)));
         let ended = tokio::select! {
             ended = served.as_mut() => ended,
             () = until(closing) => {
@@ -166,25 +187,6 @@ impl Served {
             tracing::debug!(error, "a connection has failed");
         }
     }
-}
-
-/// Serves gRPC until `closing`, then lets calls under way finish.
-pub(super) async fn serve_grpc(
-    listener: TcpListener,
-    certificates: Option<Certificates>,
-    door: Door,
-    routes: Routes,
-    closing: watch::Receiver<bool>,
-) -> Result<(), Error> {
-    let connections = Connections::new(listener, certificates.map(|certificates| certificates.grpc), door);
-    let server = Server::builder()
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_frame_size(FRAME_BYTES_MAX)
-        .http2_keepalive_interval(Some(PING_INTERVAL))
-        .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        .add_routes(routes);
-    let served = server.serve_with_incoming_shutdown(connections, until(closing)).await;
-    served.map_err(|error| Error::step("grpc", error))
 }
 
 async fn until(mut closing: watch::Receiver<bool>) {

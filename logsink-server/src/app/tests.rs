@@ -28,6 +28,20 @@ use crate::{
 /// Far more than anything here takes, on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+
+/// A gRPC call with a request of logs.
+async fn call(
+    channel: Channel,
+    path: &'static str,
+    request: tonic::Request<ExportLogsServiceRequest>,
+) -> Result<(), tonic::Status> {
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<_, ExportLogsServiceResponse>::default();
+    client.unary(request, PathAndQuery::from_static(path), codec).await.map(drop)
+}
+
 struct Server {
     http: SocketAddr,
     grpc: SocketAddr,
@@ -79,9 +93,13 @@ impl Server {
         request.send().await.unwrap()
     }
 
+    async fn channel(&self) -> Channel {
+        Channel::from_shared(format!("http://{}", self.grpc)).unwrap().connect().await.unwrap()
+    }
+
     /// The same over gRPC.
     async fn export(&self, message: &str, (instance, sequence): (&str, u64)) {
-        let channel = Channel::from_shared(format!("http://{}", self.grpc)).unwrap().connect().await.unwrap();
+        let channel = self.channel().await;
         let record = LogRecord {
             time_unix_nano: 1_772_368_200_000_000_000,
             body: Some(AnyValue { value: Some(any_value::Value::StringValue(message.to_owned())) }),
@@ -92,11 +110,7 @@ impl Server {
         let mut request = tonic::Request::new(ExportLogsServiceRequest { resource_logs });
         request.metadata_mut().insert(header::INSTANCE, instance.parse().unwrap());
         request.metadata_mut().insert(header::SEQUENCE, sequence.to_string().parse().unwrap());
-        let mut client = tonic::client::Grpc::new(channel);
-        client.ready().await.unwrap();
-        let path = PathAndQuery::from_static("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
-        let codec = tonic_prost::ProstCodec::<_, ExportLogsServiceResponse>::default();
-        client.unary(request, path, codec).await.unwrap();
+        call(channel, EXPORT, request).await.unwrap();
     }
 
     /// Waits until readiness is as wanted; answers what it says.
@@ -178,6 +192,20 @@ async fn the_doors_answer() {
     let page = server.client.get(format!("http://{}/", server.http)).send().await.unwrap();
     assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("script-src 'self'"));
     assert_eq!(server.get("/nothing/here").await.0, 404);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_what_there_is_not_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir).await;
+    let channel = server.channel().await;
+    for path in ["/opentelemetry.proto.collector.trace.v1.TraceService/Export", "/logsink.v1.RulesService/Other", "/"] {
+        let request = tonic::Request::new(ExportLogsServiceRequest::default());
+        let status = call(channel.clone(), path, request).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unimplemented, "{path}: {status}");
+    }
+    call(channel, EXPORT, tonic::Request::new(ExportLogsServiceRequest::default())).await.unwrap();
     server.stop().await;
 }
 

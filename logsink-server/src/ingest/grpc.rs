@@ -4,24 +4,15 @@
 //! is reserved before it is read, one that comes in one piece is not copied, and any other is copied once. gzip and zstd are
 //! taken, within the request's limit.
 
-use std::{
-    convert::Infallible,
-    future::ready,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::future::ready;
 
+use axum::body::HttpBody;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 use tokio::time::timeout;
-use tonic::{
-    Code, Status,
-    body::Body,
-    codegen::{BoxFuture, Service},
-    server::NamedService,
-};
+use tonic::{Code, Status, body::Body};
 
 use super::{
     Ack, Ingest, IngestError, headers,
@@ -29,53 +20,27 @@ use super::{
     status,
 };
 
-const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+/// The path of the one method of the logs service.
+pub const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 const ENCODING: &str = "grpc-encoding";
 const ENCODINGS_TAKEN: (&str, HeaderValue) = ("grpc-accept-encoding", HeaderValue::from_static("identity,gzip,zstd"));
 
 /// An `ExportLogsServiceResponse` without partial success, framed: not compressed, no bytes.
 const DONE: Bytes = Bytes::from_static(&[0; 5]);
 
-/// The logs service, to be added to a gRPC server.
-pub fn service(ingest: Arc<Ingest>) -> LogsService {
-    LogsService { ingest }
-}
-
-/// See [`service`].
-#[derive(Clone)]
-pub struct LogsService {
-    ingest: Arc<Ingest>,
-}
-
-impl NamedService for LogsService {
-    const NAME: &'static str = "opentelemetry.proto.collector.logs.v1.LogsService";
-}
-
-impl Service<Request<Body>> for LogsService {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let ingest = Arc::clone(&self.ingest);
-        Box::pin(async move {
-            if request.uri().path() != EXPORT {
-                return Ok(Status::unimplemented("the logs service has one method: Export").into_http());
-            }
-            let (head, body) = request.into_parts();
-            Ok(match export(&ingest, &head.headers, body).await {
-                Ok(_) => done(),
-                Err(error) => refusal(&error),
-            })
-        })
+/// Answers a call of [`EXPORT`].
+pub async fn export<B: HttpBody<Data = Bytes> + Unpin>(ingest: &Ingest, request: Request<B>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    match accept(ingest, &head.headers, body).await {
+        Ok(_) => done(),
+        Err(error) => refusal(&error),
     }
 }
 
-async fn export(ingest: &Ingest, map: &HeaderMap, body: Body) -> Result<Ack, IngestError> {
+async fn accept<B>(ingest: &Ingest, map: &HeaderMap, body: B) -> Result<Ack, IngestError>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
     let mut room = ingest.room();
     match payload(ingest, map, body, &mut room).await {
         Ok(payload) => ingest.accept_received(payload, headers(map), room).await,
@@ -84,7 +49,10 @@ async fn export(ingest: &Ingest, map: &HeaderMap, body: Body) -> Result<Ack, Ing
 }
 
 /// The request in protobuf.
-async fn payload(ingest: &Ingest, map: &HeaderMap, body: Body, room: &mut Room) -> Result<Bytes, IngestError> {
+async fn payload<B>(ingest: &Ingest, map: &HeaderMap, body: B, room: &mut Room) -> Result<Bytes, IngestError>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
     let encoding = encoding(map)?;
     let mut frames = Frames(body);
     let message = timeout(ingest.options.body_timeout, frames.grpc_message(ingest, room)).await;

@@ -89,7 +89,7 @@ impl Door {
             request = request.header("grpc-encoding", encoding);
         }
         let request = request.body(tonic::body::Body::new(http_body_util::Full::new(Bytes::from(frame)))).unwrap();
-        let response = grpc::service(Arc::clone(&self.ingest)).call(request).await.unwrap();
+        let response = grpc::export(&self.ingest, request).await;
         let (parts, body) = response.into_parts();
         let collected = http_body_util::BodyExt::collect(body).await.unwrap();
         let headers = collected.trailers().cloned().unwrap_or(parts.headers);
@@ -105,7 +105,7 @@ impl Door {
     {
         let request = Request::post("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
         let request = request.body(tonic::body::Body::new(body)).unwrap();
-        let response = grpc::service(Arc::clone(&self.ingest)).call(request).await.unwrap();
+        let response = grpc::export(&self.ingest, request).await;
         let (parts, body) = response.into_parts();
         let collected = http_body_util::BodyExt::collect(body).await.unwrap();
         let headers = collected.trailers().cloned().unwrap_or(parts.headers);
@@ -319,8 +319,8 @@ async fn no_more_is_read_than_there_is_room_for() {
     let body = Body::from_stream(futures_util::StreamExt::chain(begun, silent));
     let request = Request::post("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
     let request = request.body(tonic::body::Body::new(body)).unwrap();
-    let mut service = grpc::service(Arc::clone(&door.ingest));
-    let held = tokio::spawn(async move { service.call(request).await });
+    let ingest = Arc::clone(&door.ingest);
+    let held = tokio::spawn(async move { grpc::export(&ingest, request).await });
     while door.ingest.pending.available_permits() == 1_000 {
         tokio::task::yield_now().await;
     }
