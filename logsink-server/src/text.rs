@@ -25,6 +25,19 @@ pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, Utf8Error> {
     std::str::from_utf8(bytes)
 }
 
+/// Whether the first `len` of these bytes are ASCII; false, too, when they are so few that not sixteen bytes stand there.
+#[inline(always)]
+pub(crate) fn are_ascii(bytes: &[u8], len: usize) -> bool {
+    let Some(text) = bytes.get(..len) else { return false };
+    match text.last_chunk() {
+        Some(last) => {
+            let (chunks, _) = text.as_chunks::<WIDTH>();
+            chunks.iter().fold(Wide::load(last), |all, chunk| all.or(Wide::load(chunk))).is_ascii()
+        }
+        None => bytes.first_chunk().is_some_and(|first| Wide::load(first).high() & !(u32::MAX << len) == 0),
+    }
+}
+
 #[inline]
 fn is_ascii(bytes: &[u8]) -> bool {
     if let (Some(first), Some(last)) = (bytes.first_chunk::<WIDTH>(), bytes.last_chunk::<WIDTH>()) {

@@ -1,5 +1,7 @@
 //! The deep check: every length, string and nesting of a request, before anything relies on it, or while it is looked at.
 
+use std::cell::RefCell;
+
 use super::{
     plain::{Plain, Unread, familiar_pair, plain_pair, plain_text},
     tag,
@@ -52,14 +54,14 @@ pub trait Visit<'a> {
 
     /// An attribute of the record at hand, in wire order, with the number of its key: what [`RecordView::attributes`] would read
     /// again.
-    fn attribute(&mut self, key: KeyId, name: &'a str, value: AnyView<'a>) {
-        _ = (key, name, value);
+    fn attribute(&mut self, key: KeyId, value: AnyView<'a>) {
+        _ = (key, value);
     }
 
     /// An attribute that is text, which may not be UTF-8. False when it is not: the request is refused.
-    fn text(&mut self, key: KeyId, name: &'a str, text: Unread<'a>) -> bool {
+    fn text(&mut self, key: KeyId, text: Unread<'a>) -> bool {
         let Some(text) = text.read() else { return false };
-        self.attribute(key, name, AnyView::Str(text));
+        self.attribute(key, AnyView::Str(text));
         true
     }
 
@@ -73,12 +75,30 @@ impl<'a, F: FnMut(&RecordView<'a>)> Visit<'a> for F {
     }
 }
 
+thread_local! {
+    /// The keys of what this thread has checked: those of one request are mostly those of the one before.
+    static CHECKED: RefCell<Vocabulary> = RefCell::default();
+}
+
 /// Checks a whole request: lengths, wire types, UTF-8, nesting and `limits`.
 ///
 /// # Errors
 /// What is wrong, and at which byte of the payload.
 pub fn check<'a>(payload: &'a [u8], limits: &Limits) -> Result<Summary<'a>, WireError> {
-    Checker::<'_, '_, false, _>::new(limits, None, &mut |_: &RecordView<'a>| {}).request(payload)
+    CHECKED.with_borrow_mut(|keys| {
+        Checker { limits, vocabulary: Some(keys), visit: &mut Nobody, records: 0, values: 0 }.request(payload)
+    })
+}
+
+/// Who wants to see nothing.
+struct Nobody;
+
+impl<'a> Visit<'a> for Nobody {
+    fn text(&mut self, _: KeyId, text: Unread<'a>) -> bool {
+        text.is_text()
+    }
+
+    fn record(&mut self, _: &RecordView<'a>, _: Option<&Vocabulary>) {}
 }
 
 /// Checks a whole request as [`check`] does, but for limits, and shows every record on the way, in wire order. Returns how many
@@ -93,12 +113,11 @@ pub fn scan<'a>(
     vocabulary: Option<&mut Vocabulary>,
     visit: &mut impl Visit<'a>,
 ) -> Result<u32, WireError> {
-    let checker = Checker::<'_, '_, true, _>::new(&Limits::UNLIMITED, vocabulary, visit);
+    let checker = Checker { limits: &Limits::UNLIMITED, vocabulary, visit, records: 0, values: 0 };
     checker.request(payload).map(|summary| summary.records)
 }
 
-/// `SHOW`: whether the records are read and shown too.
-struct Checker<'l, 'e, const SHOW: bool, V> {
+struct Checker<'l, 'e, V> {
     limits: &'l Limits,
     vocabulary: Option<&'e mut Vocabulary>,
     visit: &'e mut V,
@@ -107,11 +126,7 @@ struct Checker<'l, 'e, const SHOW: bool, V> {
     values: u32,
 }
 
-impl<'l, 'e, 'a, const SHOW: bool, V: Visit<'a>> Checker<'l, 'e, SHOW, V> {
-    fn new(limits: &'l Limits, vocabulary: Option<&'e mut Vocabulary>, visit: &'e mut V) -> Self {
-        Self { limits, vocabulary, visit, records: 0, values: 0 }
-    }
-
+impl<'a, V: Visit<'a>> Checker<'_, '_, V> {
     fn request(mut self, payload: &'a [u8]) -> Result<Summary<'a>, WireError> {
         let mut request = Reader::new(payload);
         let mut service = None;
@@ -119,7 +134,7 @@ impl<'l, 'e, 'a, const SHOW: bool, V: Visit<'a>> Checker<'l, 'e, SHOW, V> {
             match key {
                 tag::request::RESOURCE_LOGS => {
                     let resource = self.resource_logs(request.message()?)?;
-                    service.get_or_insert_with(|| ResourceView::read(resource).service);
+                    service.get_or_insert(resource.service);
                 }
                 _ => request.skip(key, tag::request::KNOWN)?,
             }
@@ -127,26 +142,24 @@ impl<'l, 'e, 'a, const SHOW: bool, V: Visit<'a>> Checker<'l, 'e, SHOW, V> {
         Ok(Summary { records: self.records, service: service.unwrap_or_default() })
     }
 
-    /// Returns the bytes of the resource.
-    fn resource_logs(&mut self, mut message: Reader<'a>) -> Result<&'a [u8], WireError> {
+    fn resource_logs(&mut self, mut message: Reader<'a>) -> Result<ResourceView<'a>, WireError> {
         // What is wrong here is found, and named, on the way.
-        let ahead = if SHOW { next(&mut { message }, tag::resource_logs::RESOURCE).ok().flatten() } else { None };
+        let ahead = next(&mut { message }, tag::resource_logs::RESOURCE).ok().flatten();
         let view = ahead.map(|resource| ResourceView::read(resource.bytes())).unwrap_or_default();
         let mut resource = None;
         while let Some(key) = message.key()? {
             match key {
                 tag::resource_logs::RESOURCE => {
                     once(&resource, "resource", &message)?;
-                    let inner = message.message()?;
-                    resource = Some(inner.bytes());
-                    self.resource(inner)?;
+                    resource = Some(());
+                    self.resource(message.message()?)?;
                 }
                 tag::resource_logs::SCOPE_LOGS => self.scope_logs(message.message()?, view)?,
                 tag::resource_logs::SCHEMA_URL => _ = message.string("schema_url")?,
                 _ => message.skip(key, tag::resource_logs::KNOWN)?,
             }
         }
-        Ok(resource.unwrap_or_default())
+        Ok(view)
     }
 
     fn resource(&mut self, mut message: Reader<'a>) -> Result<(), WireError> {
@@ -163,7 +176,7 @@ impl<'l, 'e, 'a, const SHOW: bool, V: Visit<'a>> Checker<'l, 'e, SHOW, V> {
     }
 
     fn scope_logs(&mut self, mut message: Reader<'a>, resource: ResourceView<'a>) -> Result<(), WireError> {
-        let ahead = if SHOW { next(&mut { message }, tag::scope_logs::SCOPE).ok().flatten() } else { None };
+        let ahead = next(&mut { message }, tag::scope_logs::SCOPE).ok().flatten();
         let view = ahead.and_then(|scope| ScopeView::read(scope).ok()).unwrap_or_default();
         let mut scope = None;
         while let Some(key) = message.key()? {
@@ -212,7 +225,7 @@ impl<'l, 'e, 'a, const SHOW: bool, V: Visit<'a>> Checker<'l, 'e, SHOW, V> {
         scope: ScopeView<'a>,
     ) -> Result<(), WireError> {
         self.values = 0;
-        if SHOW && let Some(vocabulary) = &mut self.vocabulary {
+        if let Some(vocabulary) = &mut self.vocabulary {
             vocabulary.begin();
             self.visit.begin(vocabulary);
         }
@@ -220,11 +233,10 @@ impl<'l, 'e, 'a, const SHOW: bool, V: Visit<'a>> Checker<'l, 'e, SHOW, V> {
         let mut body = None;
         while let Some(key) = message.key()? {
             match key {
-                tag::record::ATTRIBUTES if SHOW => match self.familiar(message.rest()) {
+                tag::record::ATTRIBUTES => match self.familiar(message.rest()) {
                     0 => self.attribute(message.message()?)?,
                     bytes => message.advance(bytes),
                 },
-                tag::record::ATTRIBUTES => _ = self.key_value(message.message()?, 0)?,
                 tag::record::TIME_UNIX_NANO => record.time_unix_nano = message.fixed64()?,
                 tag::record::OBSERVED_TIME_UNIX_NANO => record.observed_time_unix_nano = message.fixed64()?,
                 tag::record::SEVERITY_NUMBER => record.severity = severity(message.varint()?),
@@ -246,9 +258,7 @@ impl<'l, 'e, 'a, const SHOW: bool, V: Visit<'a>> Checker<'l, 'e, SHOW, V> {
                 _ => message.skip(key, tag::record::KNOWN)?,
             }
         }
-        if SHOW {
-            self.show(&record);
-        }
+        self.show(&record);
         Ok(())
     }
 
@@ -259,23 +269,25 @@ impl<'l, 'e, 'a, const SHOW: bool, V: Visit<'a>> Checker<'l, 'e, SHOW, V> {
         self.visit.record(record, keys);
     }
 
-    /// Reads attributes of a record, to be shown, as long as each has the key that is expected and a plain value. `rest` is what
-    /// follows the first one's tag. Returns how many bytes of it those are.
+    /// Reads attributes of a record as long as each has the key that is expected and a plain value. `rest` is what follows the
+    /// first one's tag. Returns how many bytes of it those are.
     #[inline(never)]
     fn familiar(&mut self, rest: &'a [u8]) -> usize {
         const TAG: u8 = tag::record::ATTRIBUTES as u8;
         let Some(vocabulary) = &mut self.vocabulary else { return 0 };
         let (mut left, mut bytes) = (rest, 0);
-        while let Some((id, key)) = vocabulary.expected()
-            && let Some((name, value, after)) = familiar_pair(left, key)
+        while self.values < self.limits.attributes_max
+            && let Some((id, key)) = vocabulary.expected()
+            && let Some((value, after)) = familiar_pair(left, key)
         {
             match value {
                 // What it is not, and where, is said by who looks at it next.
-                Plain::Text(text) if !self.visit.text(id, name, text) => break,
+                Plain::Text(text) if !self.visit.text(id, text) => break,
                 Plain::Text(_) => {}
-                Plain::Other(value) => self.visit.attribute(id, name, value),
+                Plain::Other(value) => self.visit.attribute(id, value),
             }
             vocabulary.take(id);
+            self.values += 1;
             bytes = rest.len() - after.len();
             match after {
                 [TAG, after @ ..] => left = after,
@@ -285,12 +297,12 @@ impl<'l, 'e, 'a, const SHOW: bool, V: Visit<'a>> Checker<'l, 'e, SHOW, V> {
         bytes
     }
 
-    /// An attribute of a record, to be shown.
+    /// An attribute of a record.
     #[inline(never)]
     fn attribute(&mut self, message: Reader<'a>) -> Result<(), WireError> {
         let (name, value) = self.key_value(message, 0)?;
         let key = self.vocabulary.as_mut().map(|vocabulary| vocabulary.take_text(name));
-        self.visit.attribute(key.unwrap_or_default(), name, value);
+        self.visit.attribute(key.unwrap_or_default(), value);
         Ok(())
     }
 

@@ -33,28 +33,36 @@ pub struct Unread<'a> {
 }
 
 impl<'a> Unread<'a> {
+    /// Whether it is UTF-8.
+    #[inline(always)]
+    pub(super) fn is_text(self) -> bool {
+        text::are_ascii(self.bytes, self.len) || self.read().is_some()
+    }
+
     /// The text, if it is UTF-8.
     pub fn read(self) -> Option<&'a str> {
         text::utf8(self.bytes.get(..self.len)?).ok()
     }
 }
 
-/// The pair that `bytes` begin with, its length first, when it has this key; and what follows it.
+/// The value of the pair that `bytes` begin with, its length first, when it has this key; and what follows the pair.
 #[inline(always)]
-pub(super) fn familiar_pair<'a>(bytes: &'a [u8], key: &Familiar) -> Option<(&'a str, Plain<'a>, &'a [u8])> {
+pub(super) fn familiar_pair<'a>(bytes: &'a [u8], key: &Familiar) -> Option<(Plain<'a>, &'a [u8])> {
+    const HEAD: usize = 3;
     let [len @ ..0x80, bytes @ ..] = bytes else { return None };
-    let (name, value) = key.strip(bytes)?;
-    let len = usize::from(*len).checked_sub(bytes.len() - value.len())?;
-    // Three lengths, one in the other, which all end where the text does.
-    if let [outer @ ..0x80, STRING, inner @ ..0x7e, text @ ..] = value
-        && *outer == inner + 2
-        && len == usize::from(*outer) + 1
-        && let Some(after) = text.get(usize::from(*inner)..)
+    let value = key.strip(bytes)?;
+    let len = u32::from(*len).wrapping_sub(key.len());
+    // Text: the lengths of value and text, one in the other, end where the pair does. That is one number to compare.
+    let text = len.wrapping_sub(HEAD as u32);
+    if text < 0x7e
+        && let Some(head) = value.first_chunk()
+        && u32::from_le_bytes(*head) & 0xff_ffff == (text + 2) | u32::from(STRING) << 8 | text << 16
+        && let Some(after) = value.get(HEAD + text as usize..)
     {
-        return Some((name, Plain::Text(Unread { bytes: text, len: usize::from(*inner) }), after));
+        return Some((Plain::Text(Unread { bytes: &value[HEAD..], len: text as usize }), after));
     }
-    let (value, after) = value.split_at_checked(len)?;
-    Some((name, Plain::Other(plain_value(value)?), after))
+    let (value, after) = value.split_at_checked(len as usize)?;
+    Some((Plain::Other(plain_value(value)?), after))
 }
 
 /// The text that all of `bytes` are as a value: a body, mostly.

@@ -150,7 +150,7 @@ fn seen_record(record: &RecordView<'_>, attributes: String) -> String {
 
 /// Shows records with their attributes and the numbers of those; the vocabulary when these are all that there is to say.
 struct Lists<'a, 'f> {
-    attributes: Vec<(&'a str, AnyView<'a>)>,
+    values: Vec<AnyView<'a>>,
     ids: Vec<KeyId>,
     show: &'f mut Show<'a, 'f>,
 }
@@ -158,14 +158,16 @@ struct Lists<'a, 'f> {
 type Show<'a, 'f> = dyn FnMut(&RecordView<'a>, &[(&'a str, AnyView<'a>)], &[KeyId], Option<&Vocabulary>) + 'f;
 
 impl<'a> Visit<'a> for Lists<'a, '_> {
-    fn attribute(&mut self, key: KeyId, name: &'a str, value: AnyView<'a>) {
-        self.attributes.push((name, value));
+    fn attribute(&mut self, key: KeyId, value: AnyView<'a>) {
+        self.values.push(value);
         self.ids.push(key);
     }
 
     fn record(&mut self, record: &RecordView<'a>, keys: Option<&Vocabulary>) {
-        (self.show)(record, &self.attributes, &self.ids, keys);
-        self.attributes.clear();
+        let names: Vec<&str> = record.attributes().iter().map(|(name, _)| name).collect();
+        assert_eq!(names.len(), self.values.len());
+        let attributes: Vec<_> = names.into_iter().zip(self.values.drain(..)).collect();
+        (self.show)(record, &attributes, &self.ids, keys);
         self.ids.clear();
     }
 }
@@ -175,7 +177,7 @@ fn scan_lists<'a, 'f>(
     vocabulary: Option<&mut Vocabulary>,
     show: &'f mut Show<'a, 'f>,
 ) -> Result<u32, WireError> {
-    scan(payload, vocabulary, &mut Lists { attributes: Vec::new(), ids: Vec::new(), show })
+    scan(payload, vocabulary, &mut Lists { values: Vec::new(), ids: Vec::new(), show })
 }
 
 /// What is seen when all is checked first; when it is checked on the way, the same is seen.

@@ -1,8 +1,6 @@
 //! Text that is met again and again at the beginning of a field: where the same bytes stand once more, they are text without
 //! another look.
 
-#![allow(unsafe_code, reason = "what equals text is text; see SAFETY")]
-
 use super::wide::{WIDTH, Wide};
 
 /// So many bytes are compared at once: the key of nearly every attribute with what stands around it.
@@ -43,10 +41,16 @@ impl Familiar {
         Self { window, mask, len, rest: bytes[first..].into() }
     }
 
-    /// The text as it stands at the beginning of `bytes`, and what follows it there; none when it does not, or when too little
-    /// stands there to compare a whole window.
+    /// How many bytes it is, with those around the text.
     #[inline(always)]
-    pub(crate) fn strip<'a>(&self, bytes: &'a [u8]) -> Option<(&'a str, &'a [u8])> {
+    pub(crate) fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// What follows it in `bytes`, which begin with it; none when they do not, or when too little stands there to compare a whole
+    /// window.
+    #[inline(always)]
+    pub(crate) fn strip<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let window: &[u8; WINDOW] = bytes.first_chunk()?;
         if same(window, &self.window) & self.mask != self.mask {
             return None;
@@ -55,10 +59,7 @@ impl Familiar {
         if all.len() > WINDOW && all[WINDOW..] != *self.rest {
             return None;
         }
-        let text = all.get(BEFORE..all.len() - AFTER)?;
-        // SAFETY: byte for byte the text that this was made of: the window's bytes of it that count were compared, and so was
-        // what does not fit into the window.
-        Some((unsafe { std::str::from_utf8_unchecked(text) }, after))
+        Some(after)
     }
 }
 
@@ -83,7 +84,8 @@ mod tests {
             let text: String = ('a'..='z').cycle().take(len).collect();
             let familiar = Familiar::new([1, 2], &text, [3]);
             let mut bytes = [&[1, 2], text.as_bytes(), &[3], b"what follows is thirty-two bytes or more"].concat();
-            assert_eq!(familiar.strip(&bytes), Some((&*text, &b"what follows is thirty-two bytes or more"[..])));
+            assert_eq!(familiar.strip(&bytes), Some(&b"what follows is thirty-two bytes or more"[..]));
+            assert_eq!(familiar.len() as usize, len + BEFORE + AFTER);
             for at in 0..len + BEFORE + AFTER {
                 bytes[at] ^= 0x80;
                 assert_eq!(familiar.strip(&bytes), None, "{len} {at}");

@@ -132,24 +132,33 @@ impl Out {
     /// then something may have been appended.
     #[inline(always)]
     pub(crate) fn string_of(&mut self, bytes: &[u8], len: usize) -> bool {
-        let Some(wide) = bytes.get(..len.next_multiple_of(WIDTH)) else { return self.any_string_of(bytes, len) };
+        let Some(wide) = bytes.get(..len.max(WIDTH)) else { return self.any_string_of(bytes, len) };
         let to = self.room(wide.len() + 2);
-        let (chunks, _) = wide.as_chunks::<WIDTH>();
-        // SAFETY: there is room for all chunks between two quotes. Of the last chunk only the bytes of the text count, which
-        // are looked at for what needs an escape or is not ASCII.
-        unsafe {
+        // SAFETY: there is room for the text, or sixteen bytes where it has fewer, between two quotes. Of sixteen bytes only those of
+        // the text count, which are looked at for what needs an escape or is not ASCII.
+        let is_plain = unsafe {
             to.write(b'"');
+            let (chunks, _) = wide.as_chunks::<WIDTH>();
+            let mut unfit = Wide::load(&[0; WIDTH]);
             for (at, chunk) in (0..).step_by(WIDTH).zip(chunks) {
                 let chunk = Wide::load(chunk);
                 chunk.store(to.add(1 + at));
-                let text = u32::MAX >> (WIDTH * 2 - (len - at).min(WIDTH));
-                if chunk.marks_or_high() & text != 0 {
-                    return self.any_string_of(bytes, len);
-                }
+                unfit = unfit.or(chunk.unfit());
+            }
+            // What is left of it, with some of what was copied before.
+            if let Some(last) = wide.last_chunk().filter(|_| len > WIDTH) {
+                let last = Wide::load(last);
+                last.store(to.add(1 + len - WIDTH));
+                unfit = unfit.or(last.unfit());
             }
             to.add(1 + len).write(b'"');
-            self.0.set_len(self.0.len() + len + 2);
+            unfit.high() & !(u32::MAX << len.min(WIDTH)) == 0
+        };
+        if !is_plain {
+            return self.any_string_of(bytes, len);
         }
+        // SAFETY: as much was written.
+        unsafe { self.0.set_len(self.0.len() + len + 2) };
         true
     }
 

@@ -56,8 +56,10 @@ fn text_of_every_length_is_utf8_or_not() {
         for at in 0..len {
             let mut bytes = vec![b'a'; len];
             assert_eq!(utf8(&bytes).map(str::as_bytes), Ok(&*bytes));
+            assert!(are_ascii(&[&bytes[..], &[0xff; WIDTH]].concat(), len));
             bytes[at] = 0xff;
             assert_eq!(utf8(&bytes), std::str::from_utf8(&bytes), "{len} {at}");
+            assert!(!are_ascii(&[&bytes[..], b"sixteen and more bytes"].concat(), len), "{len} {at}");
             assert!(!Out::default().string_of(&bytes, len) && Out::default().string_of(&bytes, at));
         }
     }

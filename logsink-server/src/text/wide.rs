@@ -58,8 +58,14 @@ mod sse2 {
 
         #[inline]
         pub(in super::super) fn is_ascii(self) -> bool {
+            self.high() == 0
+        }
+
+        /// A bit for each byte that is not ASCII, the first byte's the lowest.
+        #[inline]
+        pub(in super::super) fn high(self) -> u32 {
             // SAFETY: SSE2 is part of x86_64.
-            unsafe { _mm_movemask_epi8(self.0) == 0 }
+            unsafe { _mm_movemask_epi8(self.0).cast_unsigned() }
         }
 
         /// A bit for each byte that both have, the first byte's the lowest.
@@ -76,11 +82,11 @@ mod sse2 {
             unsafe { _mm_movemask_epi8(self.marked()).cast_unsigned() }
         }
 
-        /// A bit for each byte that needs an escape or is not ASCII, the first byte's the lowest.
+        /// The bytes that need an escape or are not ASCII have their highest bit set, the others have not.
         #[inline]
-        pub(in super::super) fn marks_or_high(self) -> u32 {
+        pub(in super::super) fn unfit(self) -> Self {
             // SAFETY: SSE2 is part of x86_64.
-            unsafe { _mm_movemask_epi8(_mm_or_si128(self.marked(), self.0)).cast_unsigned() }
+            Self(unsafe { _mm_or_si128(self.marked(), self.0) })
         }
 
         /// Whether a byte of either needs an escape.
@@ -160,6 +166,12 @@ mod words {
             (self.0[0] | self.0[1]) & HIGH == 0
         }
 
+        /// A bit for each byte that is not ASCII, the first byte's the lowest.
+        #[inline]
+        pub(in super::super) fn high(self) -> u32 {
+            together(self.0[0] & HIGH) | together(self.0[1] & HIGH) << 8
+        }
+
         /// A bit for each byte that both have, the first byte's the lowest.
         #[inline]
         pub(in super::super) fn same(self, other: Self) -> u32 {
@@ -170,17 +182,13 @@ mod words {
         /// A bit for each byte that needs an escape in JSON, the first byte's the lowest.
         #[inline]
         pub(in super::super) fn marks(self) -> u32 {
-            let bits = |word: u64| {
-                let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-                together(below(word, 0x20) | is(b'"') | is(b'\\'))
-            };
-            bits(self.0[0]) | bits(self.0[1]) << 8
+            Self(self.0.map(marked)).high()
         }
 
-        /// A bit for each byte that needs an escape or is not ASCII, the first byte's the lowest.
+        /// The bytes that need an escape or are not ASCII have their highest bit set, the others have not.
         #[inline]
-        pub(in super::super) fn marks_or_high(self) -> u32 {
-            self.marks() | together(self.0[0] & HIGH) | together(self.0[1] & HIGH) << 8
+        pub(in super::super) fn unfit(self) -> Self {
+            Self(self.0.map(|word| marked(word) | word))
         }
 
         /// Whether a byte of either needs an escape.
@@ -191,6 +199,13 @@ mod words {
     }
 
     const ONES: u64 = u64::MAX / 255;
+
+    /// The highest bit of each byte that needs an escape.
+    #[inline]
+    fn marked(word: u64) -> u64 {
+        let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+        below(word, 0x20) | is(b'"') | is(b'\\')
+    }
 
     /// The highest bit of each byte below `bound`. Exact for each byte: no borrow goes from one to the next, because the highest
     /// bit is set before.
@@ -254,7 +269,7 @@ mod tests {
                     (bytes[(at + 1) % WIDTH], bytes[at]) = (other, byte);
                     let (one, two) = (sse2::Wide::load(&bytes), words::Wide::load(&bytes));
                     assert_eq!((one.marks(), one.is_ascii()), (two.marks(), two.is_ascii()), "{bytes:?}");
-                    assert_eq!(one.marks_or_high(), two.marks_or_high(), "{bytes:?}");
+                    assert_eq!((one.high(), one.unfit().high()), (two.high(), two.unfit().high()), "{bytes:?}");
                     let others = [other; WIDTH];
                     let (same, also) = (one.same(sse2::Wide::load(&others)), two.same(words::Wide::load(&others)));
                     assert_eq!(same, also, "{bytes:?} {other}");

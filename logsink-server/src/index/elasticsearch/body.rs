@@ -274,12 +274,12 @@ impl<'a> otlp::Visit<'a> for Documents<'_, 'a, '_> {
     }
 
     #[inline(always)]
-    fn attribute(&mut self, key: KeyId, _: &'a str, value: AnyView<'a>) {
+    fn attribute(&mut self, key: KeyId, value: AnyView<'a>) {
         self.writer.attribute(key, value);
     }
 
     #[inline(always)]
-    fn text(&mut self, key: KeyId, _: &'a str, text: Unread<'a>) -> bool {
+    fn text(&mut self, key: KeyId, text: Unread<'a>) -> bool {
         self.writer.text(key, text)
     }
 
