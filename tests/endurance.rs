@@ -16,7 +16,7 @@ use logsink_tests::{
     Load, Server, http,
     load::{self, request},
     server::Space,
-    stack::{alone, control, elasticsearch},
+    stack::{alone, control, elasticsearch, elasticsearch2},
     unique, until,
 };
 use prost::Message as _;
@@ -178,6 +178,51 @@ fn a_drain_that_was_suspended_beyond_its_session_neither_loses_nor_doubles() {
     let sent = load.finish();
     await_indexed(&space, sent);
     numbers::exactly_once(&query.query(&format!("service={service}")), sent);
+}
+
+/// A cluster of two. What a node was answering when it died is unknown, and some of the shards' primaries were there: their copies
+/// take over.
+#[test]
+fn a_node_of_elasticsearch_dies_under_load_and_comes_back_and_each_event_is_indexed_once() {
+    let _alone = alone();
+    control("start", &["elasticsearch2"]);
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = vec![elasticsearch(), elasticsearch2()];
+    let elasticsearch = "shards = 2\nreplicas = 1\n".to_owned();
+    let space = Space { nodes, elasticsearch, ..Space::new("nodes") };
+    let server = Server::cluster(dir.path(), "all", &["drain", "query"], &space);
+    let service = unique("steady");
+    let load = Load::start(&space, &service, 5, Duration::from_millis(20));
+    let of_second = |metric: &str| {
+        let second = elasticsearch2();
+        server.counter(&format!("{metric}{{node=\"{}\"}}", second.trim_start_matches("http://")))
+    };
+    let works = || {
+        let before = of_second("logsink_index_request_duration_seconds_count");
+        until("both nodes are asked, and each shard has its copy", PATIENCE, || {
+            let url =
+                format!("{}/_cluster/health/{}?wait_for_status=green&timeout=1s", space.nodes[0], space.data_stream);
+            let (health, asked) = (http::get(&url)?, of_second("logsink_index_request_duration_seconds_count"));
+            let is_well = health.status == 200 && of_second("logsink_index_node_up") == 1;
+            if is_well && asked > before + 5 { Ok(()) } else { Err(format!("{asked} {}", health.body)) }
+        });
+    };
+    works();
+    for _ in 0..2 {
+        control("kill", &["elasticsearch2"]);
+        let before = server.counter("logsink_drain_records_total");
+        until("the other takes all", PATIENCE, || {
+            let now = server.counter("logsink_drain_records_total");
+            let is_out = of_second("logsink_index_node_up") == 0;
+            if is_out && now > before + 2_000 { Ok(()) } else { Err(format!("{now} {is_out}")) }
+        });
+        control("start", &["elasticsearch2"]);
+        works();
+    }
+    let sent = load.finish();
+    await_indexed(&space, sent);
+    numbers::exactly_once(&server.query(&format!("service={service}")), sent);
+    control("stop", &["elasticsearch2"]);
 }
 
 /// `LOGSINK_FAULTS_MINUTES` [2]: how long Elasticsearch is away.

@@ -283,8 +283,10 @@ pub struct Space {
     pub partitions: u32,
     /// Lines at the end of `[kafka]`.
     pub kafka: String,
-    /// What stands in front of Elasticsearch; none for the server itself.
-    pub proxy: Option<String>,
+    /// The URLs of Elasticsearch's nodes, or of what stands in front of them; empty: the stack's first.
+    pub nodes: Vec<String>,
+    /// Lines at the end of `[elasticsearch]`.
+    pub elasticsearch: String,
     /// Whether the servers have etcd; without it nobody finds them there, and their rules are files.
     pub etcd: bool,
     /// Further sections.
@@ -300,7 +302,8 @@ impl Space {
             data_stream: format!("logs-{name}"),
             partitions: 4,
             kafka: String::new(),
-            proxy: None,
+            nodes: Vec::new(),
+            elasticsearch: String::new(),
             etcd: true,
             sections: String::new(),
         }
@@ -313,7 +316,7 @@ impl Space {
 
     /// With this URL for Elasticsearch's.
     pub fn through(self, proxy: String) -> Self {
-        Self { proxy: Some(proxy), ..self }
+        Self { nodes: vec![proxy], ..self }
     }
 
     /// The endpoint for a library that writes to Kafka itself.
@@ -331,16 +334,17 @@ impl Space {
             true => format!("[etcd]\nendpoints = [{:?}]\nfleet = {:?}\n", stack::etcd(), self.topic),
             false => String::new(),
         };
+        let nodes = if self.nodes.is_empty() { vec![stack::elasticsearch()] } else { self.nodes.clone() };
         format!(
             "mode = \"cluster\"\nroles = {roles:?}\n\n[kafka]\nbrokers = [{:?}]\ntopic = {:?}\ngroup = {:?}\npartitions = {}\n{}\n\
-             [elasticsearch]\nurls = [{:?}]\ndata_stream = {:?}\n\n{etcd}{}\n",
+             [elasticsearch]\nurls = {nodes:?}\ndata_stream = {:?}\n{}\n{etcd}{}\n",
             stack::kafka(),
             self.topic,
             self.topic,
             self.partitions,
             self.kafka,
-            self.proxy.clone().unwrap_or_else(stack::elasticsearch),
             self.data_stream,
+            self.elasticsearch,
             self.sections,
         )
     }

@@ -27,6 +27,13 @@ pub fn elasticsearch() -> String {
     address("ELASTICSEARCH_URL")
 }
 
+/// The URL of `elasticsearch2`, which a story starts that needs a second node: the ports of instances are ten apart.
+pub fn elasticsearch2() -> String {
+    let first = elasticsearch();
+    let (host, port) = first.rsplit_once(':').expect("a URL with a port");
+    format!("{host}:{}", port.parse::<u16>().expect("a port") + 10)
+}
+
 /// The member's URL.
 pub fn etcd() -> String {
     address("ETCD_ENDPOINTS")
