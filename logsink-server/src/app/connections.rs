@@ -55,6 +55,8 @@ pub(super) struct Door {
     handshake: Counter,
     /// Those whose client was too slow.
     pub(super) late: Counter,
+    /// [`STALL_TIMEOUT`]; tests have less patience.
+    stall_timeout: Duration,
 }
 
 impl Door {
@@ -62,7 +64,15 @@ impl Door {
         let connections_max = connections_max.min(Semaphore::MAX_PERMITS);
         let closed = |reason| metrics.connections_closed(name, reason);
         let (full, handshake, late) = (closed("full"), closed("handshake"), closed("late"));
-        Self { name, connections_max, open: metrics.connections(name), full, handshake, late }
+        Self {
+            name,
+            connections_max,
+            open: metrics.connections(name),
+            full,
+            handshake,
+            late,
+            stall_timeout: STALL_TIMEOUT,
+        }
     }
 }
 
@@ -79,6 +89,7 @@ pub(super) struct Connection {
     beginning: Option<Beginning>,
     /// Set while bytes wait that the client does not take.
     stalled: Option<Pin<Box<Sleep>>>,
+    stall_timeout: Duration,
     late: Counter,
     peer: SocketAddr,
     _place: Place,
@@ -153,11 +164,12 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, door: Door, rea
         let place = Place { open: door.open.clone(), _permit: permit };
         // Answers are written whole: there is nothing to wait for. Fails only for a connection that is gone.
         let _ = stream.set_nodelay(true);
-        let late = door.late.clone();
+        let (late, stall_timeout) = (door.late.clone(), door.stall_timeout);
         let connection = move |stream| Connection {
             stream,
             beginning: Some(Beginning { seen: 0, deadline: Box::pin(sleep(BEGIN_TIMEOUT)) }),
             stalled: None,
+            stall_timeout,
             late,
             peer,
             _place: place,
@@ -196,7 +208,7 @@ impl Connection {
             self.stalled = None;
             return written;
         }
-        let deadline = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALL_TIMEOUT)));
+        let deadline = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.stall_timeout)));
         ready!(deadline.as_mut().poll(context));
         self.too_late("takes none of what it asked for")
     }
@@ -311,7 +323,60 @@ impl Plain {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+
+    const STALL: Duration = Duration::from_secs(2);
+
+    /// A door with less patience, and the connection of a client that has said something.
+    async fn connection() -> (Door, Connection, TcpStream) {
+        let door = Door { stall_timeout: STALL, ..Door::new("http", 1, &Metrics::new()) };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let connection = Connections::new(listener, None, door.clone()).next().await;
+        (door, connection, client)
+    }
+
+    #[tokio::test]
+    async fn who_takes_none_of_an_answer_loses_the_connection() {
+        let (door, mut connection, _client) = connection().await;
+        let start = Instant::now();
+        let ended = loop {
+            if let Err(error) = connection.write_all(&[0; 1 << 20]).await {
+                break error;
+            }
+        };
+        assert_eq!((ended.kind(), door.late.get()), (io::ErrorKind::TimedOut, 1));
+        assert!(start.elapsed() >= STALL);
+        assert_eq!(door.open.get(), 1);
+        drop(connection);
+        assert_eq!(door.open.get(), 0, "its place is free");
+    }
+
+    #[tokio::test]
+    async fn who_takes_an_answer_slowly_keeps_the_connection() {
+        const PARTS: usize = 8;
+        const PART_BYTES: usize = 4 << 20;
+        let (door, mut connection, mut client) = connection().await;
+        let reader = tokio::spawn(async move {
+            let mut part = vec![0; PART_BYTES];
+            for _ in 0..PARTS {
+                sleep(STALL / 4).await;
+                client.read_exact(&mut part).await.unwrap();
+            }
+        });
+        let start = Instant::now();
+        for _ in 0..PARTS {
+            connection.write_all(&[0; PART_BYTES]).await.unwrap();
+        }
+        reader.await.unwrap();
+        assert!(start.elapsed() > STALL, "longer than who takes nothing may");
+        assert_eq!(door.late.get(), 0);
+    }
 
     #[test]
     fn a_client_has_begun_when_it_is_known_what_it_speaks() {

@@ -14,7 +14,7 @@ use serde_json::{Map, Value as Json, json};
 use super::{
     super::{
         document::Document,
-        fields::{EXACT_MAX, KNOWN},
+        fields::{EXACT_MAX, KNOWN, Kind, Owner},
         number,
         server::Flavor,
         time,
@@ -22,6 +22,9 @@ use super::{
     *,
 };
 use crate::queue::{Headers, Position};
+
+mod bounds;
+mod known;
 
 fn wire(value: Any) -> AnyValue {
     AnyValue { value: Some(value) }
@@ -253,43 +256,6 @@ fn a_record_becomes_a_document() {
 }
 
 #[test]
-fn well_known_attributes_have_fields_when_their_values_fit() {
-    let int = |value| wire(Any::IntValue(value));
-    let long = text(&"x".repeat(TERM_CHARS_MAX + 1));
-    let attributes = vec![
-        pair("http.response.status_code", int(200)),
-        pair("code.line.number", int(EXACT_MAX + 1)),
-        pair("thread.id", text("main")),
-        pair("exception.type", text("Broken")),
-        pair("exception.message", long.clone()),
-        pair("url.path", int(5)),
-        pair("user.id", map(vec![pair("a", text("b"))])),
-        // A resource's, usually.
-        pair("host.name", text("mine")),
-    ];
-    let record = LogRecord { attributes, ..LogRecord::default() };
-    let resource = vec![pair("host.name", text("web-1")), pair("k8s.pod.name", text("p")), pair("user.id", text("u"))];
-    let messages = [message(&request(resource, vec![record]))];
-    for (names, exception, pod) in
-        [(FieldNames::Otel, "exception.type", "k8s.pod.name"), (FieldNames::Ecs, "error.type", "kubernetes.pod.name")]
-    {
-        let body = Body::write(&messages, 0, Shape::new(Flavor::Elasticsearch, names));
-        let document = documents(&body).remove(0).1;
-        assert_eq!((&document["http.response.status_code"], &document[exception]), (&json!(200), &json!("Broken")));
-        assert_eq!((&document["host.name"], &document[pod]), (&json!("web-1"), &json!("p")));
-        assert_eq!(document["resource"], json!({"user.id": "u"}));
-        assert_eq!(
-            document["attributes"],
-            json!({
-                "code.line.number": EXACT_MAX + 1, "thread.id": "main", "exception.message": "x".repeat(TERM_CHARS_MAX + 1),
-                "url.path": 5, "user.id": {"a": "b"}, "host.name": "mine",
-            })
-        );
-        assert_eq!(document["opaque"], json!(["exception.message", "user.id"]));
-    }
-}
-
-#[test]
 fn in_the_memory_of_another_body_it_is_the_same() {
     let record = |n: i64| LogRecord { attributes: vec![pair("n", wire(Any::IntValue(n)))], ..LogRecord::default() };
     let messages = ["a", "a", "b", ""].map(|service| {
@@ -418,66 +384,6 @@ fn what_stands_before_the_fault_of_a_bad_message_is_taken_back() {
     assert_eq!((body.bad.len(), body.bad[0].0, body.dropped), (1, 1, 0));
     assert_eq!(body.bytes, Body::write(&[good.clone(), good], 0, Flavor::Elasticsearch).bytes);
     assert_eq!(body.items.iter().map(|item| item.message).collect::<Vec<_>>(), [0, 0, 0, 2, 2, 2]);
-}
-
-#[test]
-fn a_message_that_would_grow_without_bound_is_bad() {
-    let records = |n| vec![LogRecord::default(); n];
-    let resource = vec![pair("big", text(&"x".repeat(100_000)))];
-    let good = message(&request(vec![], records(3)));
-    let messages =
-        [good.clone(), message(&request(resource.clone(), records(100))), message(&request(resource, records(9)))];
-    let body = Body::write(&messages, 0, Flavor::Elasticsearch);
-    assert_eq!((body.bad.len(), body.bad[0].0), (1, 1));
-    let why = body.bad[0].1.to_string();
-    assert!(why.ends_with("more than 4194304 bytes of resources that its records repeat"), "{why}");
-    assert_eq!(body.items.iter().map(|item| item.message).collect::<Vec<_>>(), [[0; 3].as_slice(), &[2; 9]].concat());
-    assert!(body.bytes.len() < 2 << 20);
-
-    // In parts, too.
-    let routes = Routes::fixed("logs-logsink-default");
-    let (mut part, mut bad, mut of) = (Some(Part::first(500_000)), 0, [0; 3]);
-    while let Some(wanted) = part {
-        let shape = Shape::new(Flavor::Elasticsearch, FieldNames::Otel);
-        let body = Body::write_into(Buffers::default(), &messages, 0, shape, &routes, wanted);
-        bad += body.bad.iter().filter(|(message, _)| *message == 1).count();
-        body.items.iter().for_each(|item| of[item.message] += 1);
-        part = body.rest(500_000);
-    }
-    assert_eq!((bad, of), (1, [3, 0, 9]));
-}
-
-#[test]
-fn a_crowd_of_attributes_is_written_once_each() {
-    let attributes: Vec<_> = (0..10_000).map(|n| pair(&format!("k{}", n % 9_000), wire(Any::IntValue(n)))).collect();
-    let document = with(attributes);
-    assert_eq!(document["attributes"].as_object().unwrap().len(), 9_000);
-    assert_eq!((&document["attributes"]["k5"], &document["attributes"]["k8999"]), (&json!(9_005), &json!(8_999)));
-    assert_eq!(document["opaque"], json!([ANY]));
-}
-
-#[test]
-fn paths_too_long_for_a_term_are_kept_and_not_indexed() {
-    let key = "k".repeat(TERM_CHARS_MAX + 1);
-    let half = &key[..5_000];
-    for (attributes, kept) in [
-        (vec![pair(&key, text("v")), pair("n", wire(Any::IntValue(1)))], true),
-        (vec![pair(&key, wire(Any::IntValue(1)))], true),
-        (vec![pair(half, map(vec![pair(half, wire(Any::IntValue(1)))]))], true),
-        (vec![pair(half, list(vec![map(vec![pair(half, text("v"))])]))], true),
-        (vec![pair(half, list(vec![list(vec![map(vec![pair("k", text("v"))])])]))], false),
-        (vec![pair(half, text("v"))], false),
-    ] {
-        let document = with(attributes.clone());
-        let (with_it, without) =
-            if kept { ("attributes_kept", "attributes") } else { ("attributes", "attributes_kept") };
-        assert_eq!((&document[with_it], &document[without]), (&oracle(&attributes), &Json::Null));
-        assert!(document["numbers"].as_object().is_none_or(|numbers| numbers.keys().all(|path| path == "n")));
-        assert_eq!(
-            document["opaque"].as_array().is_some_and(|paths| paths.contains(&json!(ANY))),
-            kept || document["opaque"][0] == ANY
-        );
-    }
 }
 
 #[test]
