@@ -1,7 +1,7 @@
 # Every command that a user, a developer or CI runs. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build check fmt clippy features doc deny msrv deploy-check check-instructions test test-versions test-unit faults models sanitize bench bench-instructions bench-library bench-server bench-peers stack stack-stop clean
+.PHONY: help demo build check fmt clippy features doc deny msrv deploy-check check-instructions test test-versions test-unit faults models sanitize memcheck bench bench-instructions bench-library bench-server bench-peers stack stack-stop clean
 SHELL := /bin/bash
 
 # Everything, Kafka over TLS included, which needs OpenSSL's headers. In this form cargo builds one set of artifacts for every
@@ -84,6 +84,11 @@ models: ## every interleaving of the lock-free parts, by loom (part of `make tes
 
 sanitize: ## the library's unit tests and the server's unsafe code under AddressSanitizer, with a nightly toolchain (minutes)
 	@dev/sanitize
+
+memcheck: ## the server's messages that lie in librdkafka's memory, on a real Kafka, under valgrind (minutes)
+	@dev/setup check
+	@dev/setup test
+	@FEATURES=$(FEATURES) CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind -q --error-exitcode=9" dev/test --exclude logsink-transcode --exclude logsink-models --lib -- queue::kafka::tests::broker queue::kafka::tests::large
 
 bench: ## the benches below benches/
 	@dev/setup build
