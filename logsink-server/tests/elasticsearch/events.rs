@@ -125,6 +125,8 @@ pub(super) fn odd_events() -> Vec<Message> {
                 record(9, text("big"), &[("latency_ms", int(i64::MAX)), ("user", int(9_007_199_254_740_993))]),
                 record(9, text("small"), &[("latency_ms", double(1e-300)), ("user", double(0.1 + 0.2))]),
                 record(9, text("nul \0 in it"), &[("a\0b", int(1)), ("path", text("x\0y"))]),
+                record(9, text("equals"), &[("m=n", text("o")), ("user=5", int(7)), ("latency_ms=1", text("a"))]),
+                record(9, text("equals alone"), &[("process.pid=43", int(1))]),
                 record(9, text("twice"), &[("user", text("ann")), ("user", text("bob"))]),
                 record(9, text("deep"), &[("deep", deep)]),
                 record(
@@ -164,7 +166,12 @@ pub(super) fn odd_events() -> Vec<Message> {
         message(2, &[], "", vec![record(12, text("no service at all"), &[]), LogRecord::default()]),
         message(
             3,
-            &[("service.name", text("Checkout")), ("m", map(&[("n", int(5))])), ("url.path", text("/r"))],
+            &[
+                ("service.name", text("Checkout")),
+                ("m", map(&[("n", int(5))])),
+                ("url.path", text("/r")),
+                ("tags=x", text("y")),
+            ],
             "",
             vec![record(14, text("other service connection"), &[]), record(9, text("own m"), &[("m", text("mine"))])],
         ),
@@ -173,6 +180,11 @@ pub(super) fn odd_events() -> Vec<Message> {
 
 pub(super) const EXPRESSIONS: &[&str] = &[
     "",
+    "not m=\"n=o\"",
+    "not tags=\"x=y\"",
+    "not exists(tags)",
+    "not exists(user)",
+    "not latency_ms>0",
     "level>=warn",
     "level=info",
     "level!=info",

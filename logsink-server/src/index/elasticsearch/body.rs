@@ -37,6 +37,8 @@ use crate::{
 pub(super) const TERM_CHARS_MAX: usize = 8_191;
 /// In `opaque`: no path of this event can be trusted to the index.
 pub(super) const ANY: &str = "*";
+/// What ends a path in the terms of a `flat_object`.
+const FLAT_END: char = '=';
 /// What comes after the name of a field that is kept and not indexed.
 pub(super) const KEPT: &str = "_kept";
 /// The most bytes that buffers keep for the next body: more than most bodies need, and a bound on what one large body leaves
@@ -54,8 +56,9 @@ const TOO_MUCH: WireFault =
 /// What kind of documents are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Shape {
-    /// Whether attributes with text too long for a term go into [`KEPT`] fields.
-    pub(super) keeps_long: bool,
+    /// Whether attributes are a `flat_object`, as OpenSearch has it: with text too long for a term it is refused, so that they go
+    /// into [`KEPT`] fields then; and the index holds `PATH=VALUE`, where a path with [`FLAT_END`] in it passes for a shorter one.
+    pub(super) is_flat_object: bool,
     /// How the fields are called.
     pub(super) names: FieldNames,
 }

@@ -10,9 +10,9 @@ use super::{
 use crate::otlp::wire::DEPTH_MAX;
 
 impl Shape {
-    /// OpenSearch refuses a document for text too long for a term, wherever in a `flat_object` it is.
+    /// What is said of documents for such a server.
     pub(super) fn new(flavor: Flavor, names: FieldNames) -> Self {
-        Self { keeps_long: flavor == Flavor::OpenSearch, names }
+        Self { is_flat_object: flavor == Flavor::OpenSearch, names }
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
         fields::{self, FieldNames},
         json,
     },
-    ANY, KEPT, TERM_CHARS_MAX,
+    ANY, FLAT_END, KEPT, TERM_CHARS_MAX,
     keys::{FEW, Seen},
     notes::Notes,
 };
@@ -105,6 +105,7 @@ fn members<'a>(
         }
         let path = parent.map_or(Cow::Borrowed(name), |parent| Cow::Owned(format!("{parent}.{name}")));
         notes.has_long_path |= path.len() > TERM_CHARS_MAX;
+        notes.has_flat_end |= name.contains(FLAT_END);
         self::value(out, value, path, notes);
     }
     enclose(out, start, b"{}");

@@ -25,13 +25,16 @@ pub(super) struct Notes<'a> {
     pub(super) has_map: bool,
     /// Whether there is a path that does not fit into a term with what stands there: no server takes it.
     pub(super) has_long_path: bool,
+    /// Whether a key has [`FLAT_END`](super::FLAT_END) in it.
+    pub(super) has_flat_end: bool,
 }
 
 impl<'a> Notes<'a> {
     pub(super) fn clear(&mut self) {
         self.numbers.clear();
         self.opaque.clear();
-        (self.has_long, self.has_map, self.has_long_path) = (false, false, false);
+        (self.has_long, self.has_map) = (false, false);
+        (self.has_long_path, self.has_flat_end) = (false, false);
     }
 
     pub(super) fn opaque(&mut self, path: Cow<'a, str>) {
@@ -56,6 +59,7 @@ impl<'a> Notes<'a> {
             has_long: self.has_long,
             has_map: self.has_map,
             has_long_path: self.has_long_path,
+            has_flat_end: self.has_flat_end,
         }
     }
 

@@ -63,8 +63,11 @@ impl Parts {
         self.json.literal(RESOURCE);
         let mut notes = Notes::default();
         attributes::resource(&mut self.json, &pairs, &keys, &mut notes);
-        if notes.has_long_path || notes.has_long && shape.keeps_long {
+        if notes.has_long_path || notes.has_long && shape.is_flat_object {
             keep(&mut self.json, start, RESOURCE);
+            notes.opaque(ANY.into());
+        }
+        if notes.has_flat_end && shape.is_flat_object {
             notes.opaque(ANY.into());
         }
         self.notes = notes.into_owned();

@@ -4,10 +4,10 @@
 
 use super::{
     super::{
-        fields::{self, EXACT_MAX, FieldNames, Kind, Owner},
+        fields::{self, EXACT_MAX, Kind, Owner},
         json, number,
     },
-    TERM_CHARS_MAX,
+    FLAT_END, Shape, TERM_CHARS_MAX,
     attributes::{ATTRIBUTES, enclose, key},
     notes::Notes,
 };
@@ -45,6 +45,8 @@ struct Column {
     field: Piece,
     /// Which values those are.
     takes: Takes,
+    /// Whether the index has to be told of the key itself.
+    is_strange: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,9 +71,9 @@ const SHORT: usize = 32;
 impl Row {
     /// Before a record.
     #[inline]
-    pub(super) fn begin(&mut self, vocabulary: &Vocabulary, names: FieldNames) {
+    pub(super) fn begin(&mut self, vocabulary: &Vocabulary, shape: Shape) {
         if self.era != vocabulary.era() || self.columns.len() != vocabulary.count() {
-            self.learn(vocabulary, names);
+            self.learn(vocabulary, shape);
         }
         for out in [&mut self.attributes, &mut self.fields, &mut self.numbers, &mut self.target] {
             out.clear_to(KEPT_BYTES_MAX);
@@ -81,13 +83,13 @@ impl Row {
 
     /// Learns what is new in the vocabulary.
     #[cold]
-    fn learn(&mut self, vocabulary: &Vocabulary, names: FieldNames) {
+    fn learn(&mut self, vocabulary: &Vocabulary, shape: Shape) {
         if self.era != vocabulary.era() {
             self.era = vocabulary.era();
             self.columns.clear();
         }
         let known = self.columns.len();
-        self.columns.extend(vocabulary.texts().skip(known).map(|text| Column::new(text, names)));
+        self.columns.extend(vocabulary.texts().skip(known).map(|text| Column::new(text, shape)));
     }
 
     /// The record's next attribute.
@@ -98,6 +100,7 @@ impl Row {
             self.is_strange = true;
             return;
         };
+        self.is_strange |= column.is_strange;
         match value {
             AnyView::Str(text) if text.len() <= TERM_CHARS_MAX => {
                 let (out, name) = column.place_of_text(&mut self.attributes, &mut self.fields, &mut self.target);
@@ -135,6 +138,7 @@ impl Row {
             self.is_strange = true;
             return text.read().is_some();
         };
+        self.is_strange |= column.is_strange;
         let (out, name) = column.place_of_text(&mut self.attributes, &mut self.fields, &mut self.target);
         name.write(out);
         out.string_of(text.bytes, text.len)
@@ -165,7 +169,8 @@ impl Row {
 }
 
 impl Column {
-    fn new(text: &str, names: FieldNames) -> Self {
+    fn new(text: &str, shape: Shape) -> Self {
+        let is_strange = shape.is_flat_object && text.contains(FLAT_END);
         let mut written = Out::default();
         key(&mut written, text);
         let key = Piece::new(written.as_bytes());
@@ -175,11 +180,11 @@ impl Column {
                     Kind::Keyword => Takes::Text,
                     Kind::Long => Takes::Integers,
                 };
-                Self { key, field: Piece::new(field.member(names).as_bytes()), takes }
+                Self { key, field: Piece::new(field.member(shape.names).as_bytes()), takes, is_strange }
             }
             None => {
                 let takes = if text == "target" { Takes::Target } else { Takes::Nothing };
-                Self { key, field: Piece::new(b""), takes }
+                Self { key, field: Piece::new(b""), takes, is_strange }
             }
         }
     }

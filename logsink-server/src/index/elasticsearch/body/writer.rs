@@ -91,7 +91,7 @@ impl Writer {
     /// Before a record.
     #[inline]
     pub(super) fn begin_record(&mut self, vocabulary: &Vocabulary) {
-        self.row.begin(vocabulary, self.shape.names);
+        self.row.begin(vocabulary, self.shape);
     }
 
     /// The next attribute of the record that has begun.
@@ -180,8 +180,11 @@ impl Writer {
         out.literal(ATTRIBUTES);
         notes.clear();
         attributes(out, pairs, seen, notes);
-        if notes.has_long_path || notes.has_long && self.shape.keeps_long {
+        if notes.has_long_path || notes.has_long && self.shape.is_flat_object {
             keep(out, start, ATTRIBUTES);
+            notes.opaque(ANY.into());
+        }
+        if notes.has_flat_end && self.shape.is_flat_object {
             notes.opaque(ANY.into());
         }
         notes.write(out, self.parts.notes(), record.attributes(), pairs, seen);

@@ -40,6 +40,25 @@ fn well_known_attributes_have_fields_when_their_values_fit() {
 }
 
 #[test]
+fn a_key_that_passes_for_a_shorter_one_in_a_flat_object_is_said() {
+    let record = |key| LogRecord { attributes: vec![pair(key, text("v"))], ..LogRecord::default() };
+    let nested = LogRecord { attributes: vec![pair("m", map(vec![pair("a=b", text("v"))]))], ..LogRecord::default() };
+    let of = |resource: &str, record: LogRecord, flavor| {
+        let messages = [message(&request(vec![pair(resource, text("r"))], vec![record]))];
+        documents(&Body::write(&messages, 0, flavor)).remove(0).1["opaque"].clone()
+    };
+    for (resource, record, elasticsearch, opensearch) in [
+        ("r", record("a"), json!(null), json!(null)),
+        ("r", record("a=b"), json!(null), json!([ANY])),
+        ("r=", record("a"), json!(null), json!([ANY])),
+        ("r", nested, json!(["m"]), json!(["m", ANY])),
+    ] {
+        assert_eq!(of(resource, record.clone(), Flavor::Elasticsearch), elasticsearch);
+        assert_eq!(of(resource, record, Flavor::OpenSearch), opensearch);
+    }
+}
+
+#[test]
 fn a_record_may_have_all_well_known_attributes() {
     let value = |kind| match kind {
         Kind::Keyword => text("t"),
