@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Elasticsearch, Failed, document::Document, dsl, time};
 use crate::{
+    compute::compute,
     index::IndexError,
     query::{LIMIT_MAX, Page, Query},
 };
@@ -32,11 +33,13 @@ pub(super) async fn search(elasticsearch: &Elasticsearch, query: &Query) -> Resu
         page.warnings.extend(warning.filter(|warning| !page.warnings.contains(warning)));
         let is_last = found.len() < size;
         scanned += found.len();
-        for hit in found {
+        // Documents may be large, and expressions patterns: others go on meanwhile.
+        let matching: Vec<bool> = compute(|| found.iter().map(|hit| query.expr.matches(&hit.document)).collect()).await;
+        for (hit, is_match) in found.into_iter().zip(matching) {
             // A batch that was sent again after a rollover is there twice, side by side.
             let is_again = after.as_ref() == Some(&hit.place);
             after = Some(hit.place);
-            if is_again || !query.expr.matches(&hit.document) {
+            if is_again || !is_match {
                 continue;
             }
             if page.hits.len() == limit {
@@ -147,7 +150,8 @@ async fn request(
     }
     let body = body.to_string();
     let answer = elasticsearch.call(Method::Post, &path, &parameters, Some(body.into())).await?.ok()?;
-    let answer: Answer = serde_json::from_slice(&answer)
+    let answer: Answer = compute(|| serde_json::from_slice(&answer))
+        .await
         .map_err(|error| Failed::retry("garbage", format!("the answer to a search cannot be read: {error}")))?;
     let warning = answer.warning();
     Ok(Part { found: answer.hits.hits, warning })
