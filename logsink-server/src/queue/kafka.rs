@@ -1,6 +1,7 @@
 //! The cluster's queue: a Kafka topic whose message values are `ExportLogsServiceRequest`s, as the OpenTelemetry Collector's
 //! `otlp_proto` writes and reads them.
 
+mod admin;
 mod dead;
 mod probe;
 mod producer;
@@ -16,8 +17,7 @@ use bytes::Bytes;
 use logsink::transport::header;
 use rdkafka::{
     ClientConfig, ClientContext,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
+    admin::{AdminOptions, NewTopic, TopicReplication},
     config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
@@ -29,6 +29,7 @@ pub use dead::{KafkaDeadArchive, KafkaDeadLetters};
 pub use reader::KafkaReader;
 pub use writer::KafkaWriter;
 
+use self::admin::Admin;
 use super::{Headers, QueueError};
 use crate::config::kafka::{Assignment, Compression, Oversize};
 
@@ -102,7 +103,7 @@ impl KafkaOptions {
         if self.partitions == 0 {
             return Ok(());
         }
-        let admin: AdminClient<DefaultClientContext> = self.client(&[]).create().map_err(config_error)?;
+        let admin = Admin::connect(self)?;
         let bytes_max = self.message_bytes_max.to_string();
         let topic = NewTopic::new(&self.topic, self.partitions, TopicReplication::Fixed(self.replication))
             .set("max.message.bytes", &bytes_max);

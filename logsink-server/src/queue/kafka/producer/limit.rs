@@ -2,11 +2,11 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use tokio::task::spawn_blocking;
 
 use super::{BATCH_BYTES, Producer};
-use crate::queue::{QueueError, kafka::Logged};
+use crate::queue::{QueueError, kafka::Admin};
 
 /// The least that a topic is taken to hold, whatever brokers say: a record of a few words and its resource.
 const LIMIT_MIN: usize = 1 << 10;
@@ -51,7 +51,7 @@ impl Producer {
 
     /// The topic's `max.message.bytes`, when the brokers tell it.
     async fn topic_limit(&self) -> Option<usize> {
-        let admin: AdminClient<Logged> = self.options().client(&[]).create_with_context(Logged).ok()?;
+        let admin = Admin::connect(self.options()).ok()?;
         let options = AdminOptions::new().request_timeout(Some(TELL_TIMEOUT));
         let topic = ResourceSpecifier::Topic(&self.options().topic);
         let answers = admin.describe_configs([&topic], &options).await;

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use rdkafka::{admin::NewPartitions, producer::Producer as _};
+use rdkafka::{
+    admin::{AdminClient, NewPartitions},
+    client::DefaultClientContext,
+    producer::Producer as _,
+};
 use tokio::time::timeout;
 
 use super::{super::*, batch};

@@ -8,7 +8,10 @@ use opentelemetry_proto::tonic::{
     logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
 };
 use prost::Message as _;
-use rdkafka::admin::{AlterConfig, ResourceSpecifier};
+use rdkafka::{
+    admin::{AdminClient, AlterConfig, ResourceSpecifier},
+    client::DefaultClientContext,
+};
 
 use super::{super::*, broker::*};
 use crate::{

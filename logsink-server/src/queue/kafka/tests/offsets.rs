@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rdkafka::{
-    admin::NewPartitions,
+    admin::{AdminClient, NewPartitions},
+    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     topic_partition_list::{Offset, TopicPartitionList},
 };
