@@ -78,9 +78,8 @@ const HEADER_BYTES_MAX: usize = 4_096;
 /// takes some times its bytes while it is read.
 const DECODES_MAX: usize = 16;
 
-/// A larger request is checked beside the tasks of others: so much takes a tenth of a millisecond, or some where all of its keys
-/// are new.
-const CHECKED_AT_ONCE_BYTES_MAX: usize = 256 << 10;
+/// A larger request is checked beside the tasks of others: so much takes a third of a millisecond, or some where it is all keys.
+const CHECKED_AT_ONCE_BYTES_MAX: usize = 1 << 20;
 
 /// The request is durable in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -128,6 +128,9 @@ struct Checker<'l, 'e, V> {
 
 impl<'a, V: Visit<'a>> Checker<'_, '_, V> {
     fn request(mut self, payload: &'a [u8]) -> Result<Summary<'a>, WireError> {
+        if let Some(vocabulary) = &mut self.vocabulary {
+            vocabulary.renew();
+        }
         let mut request = Reader::new(payload);
         let mut service = None;
         while let Some(key) = request.key()? {

@@ -5,7 +5,8 @@
 use super::tag;
 use crate::text::Familiar;
 
-/// Keys at most: what the records of dozens of services have. When there are more, what is known is forgotten now and then.
+/// Keys at most: what the records of dozens of services have. When there are more, what is known is forgotten now and then, and
+/// until then the further ones have no number.
 const KEYS_MAX: usize = 1_024;
 /// Bytes of a key at most: on the wire, its length is one byte then. With [`KEYS_MAX`], a bound on the memory.
 const KEY_BYTES_MAX: usize = 0x7f;
@@ -81,12 +82,18 @@ impl Vocabulary {
         self.keys.len()
     }
 
-    /// Before the keys of a list.
+    /// Before a request. Where there was no room for a key, all are forgotten: once, since to learn a key takes some times what it
+    /// takes to read it, and a request may have a hundred thousand.
     #[inline]
-    pub(super) fn begin(&mut self) {
+    pub(super) fn renew(&mut self) {
         if self.is_full || self.keys.is_empty() {
             self.forget();
         }
+    }
+
+    /// Before the keys of a list.
+    #[inline]
+    pub(super) fn begin(&mut self) {
         self.last = KeyId::default();
         (self.is_repetitive, self.is_strange) = (false, false);
         // After four thousand million lists a key may seem to have stood in this one: then the list is taken for repetitive, and
@@ -161,7 +168,7 @@ impl Vocabulary {
 
     fn learn(&mut self, text: &str) -> Option<KeyId> {
         let len = u8::try_from(text.len()).ok().filter(|len| usize::from(*len) <= KEY_BYTES_MAX)?;
-        self.is_full = self.keys.len() > KEYS_MAX;
+        self.is_full |= self.keys.len() > KEYS_MAX;
         let id = KeyId(u16::try_from(self.keys.len()).ok().filter(|_| !self.is_full)?);
         let wire = Familiar::new([tag::key_value::KEY as u8, len], text, [tag::key_value::VALUE as u8]);
         self.keys.push(Key::new(wire, text));
