@@ -189,8 +189,8 @@ fn id(sequence: u64, index: u32) -> String {
 #[tokio::test]
 async fn a_hit_shows_what_was_sent() {
     let server = server();
-    server.index.write(&odd_events()[..1]).await.unwrap();
-    server.until_found(31).await;
+    let written = server.index.write(&odd_events()[..1]).await.unwrap();
+    server.until_found(usize::try_from(written.stored).unwrap()).await;
     let hit = server.all("\"connection refused by peer\"", 10).await.remove(0);
     assert_eq!((hit.time.as_str(), hit.time_ns), ("2026-01-01T00:00:00.000000000Z", NEW_YEAR_NS as i64));
     assert_eq!((hit.severity, hit.level.as_str(), hit.service.as_str()), (9, "info", "checkout"));
