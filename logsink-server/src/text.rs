@@ -10,10 +10,16 @@ use std::str::Utf8Error;
 mod copy;
 mod familiar;
 mod out;
+mod repeat;
 mod wide;
 
 use self::wide::{WIDTH, Wide};
-pub(crate) use self::{familiar::Familiar, out::Out, wide::hex};
+pub(crate) use self::{
+    familiar::Familiar,
+    out::Out,
+    repeat::{MEMBERS, alike, members},
+    wide::hex,
+};
 
 /// The bytes as text. ASCII, which nearly all text is, is not decoded to see that.
 #[inline]

@@ -82,3 +82,28 @@ proptest! {
         prop_assert_eq!(utf8(&bytes), std::str::from_utf8(&bytes));
     }
 }
+
+#[test]
+fn members_begin_with_a_comma_before_a_quote() {
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..2_000 {
+        let text: [u8; MEMBERS] = std::array::from_fn(|_| random.choice(*b",\"x").unwrap_or_default());
+        let expected = (0..MEMBERS - 1).filter(|at| text[*at..].starts_with(b",\"")).fold(0, |bits, at| bits | 1 << at);
+        assert_eq!(members(&text), expected, "{}", text.escape_ascii());
+    }
+}
+
+#[test]
+fn texts_are_alike_up_to_where_they_part() {
+    for len in (0..300).chain([1_000]) {
+        let one: Vec<u8> = (0..len).map(|at| at as u8).collect();
+        for at in 0..=len {
+            let mut other = one.clone();
+            if let Some(byte) = other.get_mut(at) {
+                *byte ^= 0x80;
+            }
+            assert_eq!(alike(&one, &other), at);
+            assert_eq!((alike(&one[..at], &one), alike(&one, &one[..at])), (at, at));
+        }
+    }
+}
