@@ -1,11 +1,11 @@
-//! What the library writes to Kafka, read by a plain consumer and decoded with the official OTLP types.
+//! What the library and the server write to Kafka, read by a plain consumer and decoded with the official OTLP types.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use logsink_tests::{App, server::Space, stack::kafka, unique, until};
+use logsink_tests::{App, Server, load, otlp::Door, server::Space, stack::kafka, unique, until};
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
     common::v1::{AnyValue, KeyValue, any_value::Value},
@@ -68,6 +68,48 @@ fn a_kafka_message_decodes_with_the_official_types() {
     sequences.sort_unstable();
     sequences.dedup();
     assert_eq!(sequences.first(), Some(&1), "from 1, none twice: {sequences:?}");
+}
+
+#[test]
+fn what_rules_drop_and_redact_at_ingest_never_reaches_the_topic() {
+    const RULES: &str = "[[rule]]\nname = \"small\"\nwhen = 'n<3'\nthen = \"drop\"\n\n\
+                         [[rule]]\nname = \"five\"\nwhen = 'n=5'\nthen = { redact = [\"message\"] }\n";
+    let dir = tempfile::tempdir().unwrap();
+    let space = Space { sections: "[ingest]\napply_rules = true\n".into(), ..Space::new("cut") };
+    let server = Server::cluster(dir.path(), "all", &["ingest", "drain", "query"], &space);
+    let (service, other) = (unique("cut"), unique("whole"));
+    let file = dir.path().join("small.toml");
+    std::fs::write(&file, RULES).unwrap();
+    server.rules(&["put", "--service", &service, file.to_str().unwrap()]);
+
+    Door::Grpc.export(&server, &load::request(&service, 0..10)).unwrap();
+    Door::Http.export(&server, &load::request(&service, 0..3)).unwrap();
+    Door::Http.export(&server, &load::request(&other, 0..10)).unwrap();
+    server.await_hits(&format!("service={service}"), 7, Duration::from_secs(60));
+    server.await_hits(&format!("service={other}"), 10, Duration::from_secs(60));
+    assert_eq!(server.query(&format!("service={service} message=\"[redacted]\" n=5")).len(), 1);
+    assert_eq!(server.counter("logsink_rule_dropped_total{rule=\"small\"}"), 6);
+    assert_eq!(server.counter("logsink_queue_appended_total"), 2, "of the one nothing was left");
+
+    let mut found = BTreeMap::new();
+    for message in consume(&space.topic, 17) {
+        let request = ExportLogsServiceRequest::decode(message.payload.as_slice()).expect("OTLP");
+        let [logs] = &request.resource_logs[..] else { panic!("one resource") };
+        let name = text(&logs.resource.as_ref().expect("a resource").attributes, "service.name");
+        for record in &logs.scope_logs[0].log_records {
+            let Some(Value::IntValue(n)) = value(&record.attributes, "n") else { panic!("n is an int: {record:?}") };
+            let body = record.body.clone().and_then(|body| body.value);
+            assert!(found.insert((name.clone(), n), (body, message.headers.contains_key("logsink-rules"))).is_none());
+        }
+    }
+    let mut expected = BTreeMap::new();
+    let body = |text: String| Some(Value::StringValue(text));
+    for n in 3..10 {
+        let words = if n == 5 { "[redacted]".to_owned() } else { format!("event {n} of the load") };
+        expected.insert((service.clone(), n), (body(words), true));
+    }
+    expected.extend((0..10).map(|n| ((other.clone(), n), (body(format!("event {n} of the load")), false))));
+    assert_eq!(found, expected);
 }
 
 struct Raw {

@@ -202,7 +202,8 @@ impl App {
                 let queue = watched.clone();
                 async move { queue.ready().await.map(|()| Vec::new()).map_err(|error| error.to_string()) }
             });
-            Ingest::new(writer, ingest_options(config), metrics.clone())
+            let rules = config.ingest.apply_rules.then(|| Sift::new(control.watch(), metrics.clone()));
+            Ingest::new(writer, rules, ingest_options(config), metrics.clone())
         });
         // Doors.
         let health = Arc::new(health);

@@ -38,6 +38,7 @@ use crate::{
     metrics::{Metrics, Refusal},
     otlp::{self, Limits, WireFault},
     queue::{self, Batch, Headers, QueueError, QueueWriter},
+    sift::Sift,
 };
 
 /// What the doors take in.
@@ -141,6 +142,8 @@ pub enum IngestError {
 /// The way in, behind all doors.
 pub struct Ingest {
     queue: Arc<dyn QueueWriter>,
+    /// What drops and redacts before the queue; without it the drain does.
+    rules: Option<Sift>,
     options: Options,
     metrics: Arc<Metrics>,
     /// A permit for each byte under way.
@@ -151,8 +154,8 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// The way into this queue.
-    pub fn new(queue: Arc<dyn QueueWriter>, options: Options, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// The way into this queue. `rules` are applied before it, if they are not left to the drain.
+    pub fn new(queue: Arc<dyn QueueWriter>, rules: Option<Sift>, options: Options, metrics: Arc<Metrics>) -> Arc<Self> {
         let pending = Arc::new(Semaphore::new(options.pending_bytes_max.min(Semaphore::MAX_PERMITS)));
         let services =
             Services::new(options.allowances.clone(), options.pending_bytes_max as u64, Arc::clone(&metrics));
@@ -161,7 +164,7 @@ impl Ingest {
             metrics.ingest_pending_bytes.set(bytes_max - free.available_permits() as i64);
             metrics.ingest_pending_bytes_max.set(bytes_max);
         });
-        Arc::new(Self { queue, options, metrics, pending, decoding: Semaphore::new(DECODES_MAX), services })
+        Arc::new(Self { queue, rules, options, metrics, pending, decoding: Semaphore::new(DECODES_MAX), services })
     }
 
     /// How much of the room for requests is in use, in per cent.
@@ -220,20 +223,38 @@ impl Ingest {
         let records = summary.records;
         if records > 0 {
             let admitted = self.services.admit(summary.service, records, bytes, now)?;
-            let appending = Instant::now();
-            let appended = self.queue.append(Batch { payload, headers }).await;
-            self.metrics.queue_append_seconds.observe(appending.elapsed().as_secs_f64());
-            if let Err(error) = appended {
-                self.metrics.queue_failed.inc();
-                return Err(error.into());
+            if let Some(batch) = self.sifted(Batch { payload, headers }).await {
+                self.append(batch).await?;
             }
             admitted.taken();
-            self.metrics.queue_appended.inc();
-            self.metrics.queue_bytes.inc_by(bytes as u64);
         }
         self.metrics.ingest_records.inc_by(u64::from(records));
         self.metrics.ingest_bytes.inc_by(bytes as u64);
         Ok(Ack { records })
+    }
+}
+
+impl Ingest {
+    /// The batch as the rules leave it; none when they drop all of it.
+    async fn sifted(&self, batch: Batch) -> Option<Batch> {
+        let Some(rules) = &self.rules else { return Some(batch) };
+        let is_large = batch.payload.len() > CHECKED_AT_ONCE_BYTES_MAX;
+        let cut = || rules.cut(batch);
+        if is_large { compute(cut).await } else { cut() }
+    }
+
+    async fn append(&self, batch: Batch) -> Result<(), QueueError> {
+        let (started, bytes) = (Instant::now(), batch.payload.len());
+        let appended = self.queue.append(batch).await;
+        self.metrics.queue_append_seconds.observe(started.elapsed().as_secs_f64());
+        match &appended {
+            Ok(()) => {
+                self.metrics.queue_appended.inc();
+                self.metrics.queue_bytes.inc_by(bytes as u64);
+            }
+            Err(_) => _ = self.metrics.queue_failed.inc(),
+        }
+        appended
     }
 }
 

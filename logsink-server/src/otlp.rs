@@ -23,7 +23,7 @@ mod tests;
 pub use check::{Limits, Summary, Visit, check, scan};
 pub use plain::Unread;
 pub use value::{AnyView, Elements, Pairs};
-pub use view::{RecordView, ResourceView, ScopeView, walk};
+pub use view::{RecordView, ResourceView, ScopeView, any_resource, walk};
 pub use vocabulary::{KeyId, Vocabulary};
 pub use wire::{WireError, WireFault};
 

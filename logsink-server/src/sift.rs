@@ -1,9 +1,10 @@
-//! The server's rules, applied at the drain to messages whose sender has applied none itself.
+//! The server's rules, applied to what a sender has not applied any to itself: at the drain, or before, at ingest.
 //!
-//! A dropped record is marked, not cut out, so that the ids of the others stay what they are when the message is read again
-//! under other rules. The payload is copied only when a rule changes something in a record. The base filter counts only where
-//! a document has one: without it, what other senders send is kept whatever its level. How many repeats a `dedup` rule has
-//! dropped is told by the next record that passes; the server adds no records of its own.
+//! At the drain a dropped record is marked, not cut out, so that the ids of the others stay what they are when the message is read again
+//! under other rules; at ingest it is cut out, and the message says that it has been sifted. The payload is copied only when a rule
+//! changes something in a record, or takes one away. The base filter counts only where a document has one: without it, what
+//! other senders send is kept whatever its level. How many repeats a `dedup` rule has dropped is told by the next record that passes;
+//! the server adds no records of its own.
 
 mod rewrite;
 
@@ -16,6 +17,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use logsink::{
     Severity,
     filter::{
@@ -26,7 +28,12 @@ use logsink::{
 use tokio::sync::watch;
 
 use self::rewrite::Change;
-use crate::{control::Snapshot, metrics::Metrics, otlp, queue::Message};
+use crate::{
+    control::Snapshot,
+    metrics::Metrics,
+    otlp::{self, Limits, WireError},
+    queue::{Batch, Message},
+};
 
 /// Services whose compiled rules are kept: more than a server sees, unless a sender makes names up.
 const SERVICES_MAX: usize = 10_000;
@@ -51,6 +58,18 @@ struct Applied {
     dropped: Box<[AtomicU64]>,
 }
 
+/// What the rules want of a request.
+#[derive(Default)]
+struct Judged {
+    /// Records that it has.
+    records: u32,
+    /// Indexes, ascending.
+    dropped: Vec<u32>,
+    changes: Vec<Wanted>,
+    /// Of the rules for its first service; none for a request without records.
+    revision: Option<String>,
+}
+
 /// What the rules want changed in one record.
 struct Wanted {
     index: u32,
@@ -64,6 +83,17 @@ impl Wanted {
     fn change(&self) -> Change<'_> {
         let Self { index, level, repeated, applied, edits } = self;
         Change { index: *index, level: *level, repeated: *repeated, edits: applied.rules.edits(*edits) }
+    }
+}
+
+impl Judged {
+    /// The request as the rules want it, without the records in `removed`; none when it is that already.
+    fn edited(&self, payload: &[u8], removed: &[u32]) -> Result<Option<Bytes>, WireError> {
+        if self.changes.is_empty() && removed.is_empty() {
+            return Ok(None);
+        }
+        let changes: Vec<_> = self.changes.iter().map(Wanted::change).collect();
+        Ok(Some(rewrite::rewrite(payload, &changes, removed)?.into()))
     }
 }
 
@@ -87,28 +117,78 @@ impl Sift {
         Self { rules, compiled, metrics }
     }
 
-    /// The message with its dropped records marked, and redacted where rules say so. What is not OTLP goes on as it is: the
-    /// index knows what to do with it.
+    /// At the drain: the message with its dropped records marked, and redacted where rules say so. What is not OTLP goes on as it
+    /// is: the index knows what to do with it.
     pub fn sift(&self, mut message: Message) -> Message {
         if message.headers.rules.is_some() {
             return message;
         }
-        let snapshot = self.rules.borrow().clone();
-        let Some(snapshot) = snapshot.filter(|snapshot| !snapshot.documents.is_empty()) else { return message };
+        let Some(snapshot) = self.rules_that_concern(&message.payload) else { return message };
+        if otlp::check(&message.payload, &Limits::UNLIMITED).is_err() {
+            return message;
+        }
+        let Ok(mut judged) = self.judge(&snapshot, &message.payload) else { return message };
+        match judged.edited(&message.payload, &[]) {
+            Ok(Some(payload)) => message.payload = payload,
+            Ok(None) => {}
+            // It was checked a moment ago. If it happens all the same, what should be redacted must not go on.
+            Err(error) => {
+                tracing::error!(%error, "cannot rewrite a checked message: its records that rules change are dropped");
+                judged.dropped.extend(judged.changes.iter().map(|change| change.index));
+                judged.dropped.sort_unstable();
+            }
+        }
+        message.dropped = judged.dropped;
+        message
+    }
+
+    /// At ingest: the batch without what rules drop, and redacted where they say so; none when nothing is left of it. Its bytes are
+    /// what they were unless a rule matched. Without rules, and while they have not been read, it goes on as it is and the drain
+    /// applies them, as to the batches of the logsink library: their records' ids are places in the batch, and a batch that
+    /// is sent again has the same ones only when none was cut out. A request that the queue then does not take, and that comes again,
+    /// is judged again.
+    pub fn cut(&self, mut batch: Batch) -> Option<Batch> {
+        if batch.headers.rules.is_some() || batch.headers.instance.is_some() {
+            return Some(batch);
+        }
+        let Some(snapshot) = self.rules_that_concern(&batch.payload) else { return Some(batch) };
+        // It was checked when it came in; should it be no OTLP all the same, that is for the drain to say.
+        let Ok(judged) = self.judge(&snapshot, &batch.payload) else { return Some(batch) };
+        if judged.records > 0 && judged.dropped.len() == judged.records as usize {
+            return None;
+        }
+        let Ok(edited) = judged.edited(&batch.payload, &judged.dropped) else { return Some(batch) };
+        batch.payload = edited.unwrap_or(batch.payload);
+        batch.headers.rules = judged.revision;
+        Some(batch)
+    }
+
+    /// The rules in force, when there are any for one of a request's services.
+    fn rules_that_concern(&self, payload: &[u8]) -> Option<Arc<Snapshot>> {
+        let snapshot = self.rules.borrow().clone().filter(|snapshot| !snapshot.documents.is_empty())?;
+        let concern = otlp::any_resource(payload, |resource| snapshot.concerns(resource.service));
+        // What is not OTLP is told by looking at its records.
+        concern.unwrap_or(true).then_some(snapshot)
+    }
+
+    /// What the rules want of each record of a request, which was checked.
+    fn judge(&self, snapshot: &Arc<Snapshot>, payload: &[u8]) -> Result<Judged, WireError> {
         let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-        let (mut dropped, mut changes) = (Vec::new(), Vec::new());
+        let mut judged = Judged::default();
         // Records of one service follow one another.
         let mut last: Option<(&str, Option<Arc<Applied>>)> = None;
-        let walked = otlp::for_each_record(&message.payload, &mut |record| {
+        otlp::walk(payload, &mut |record| {
+            judged.records += 1;
             let service = record.resource.service;
             if last.as_ref().is_none_or(|(name, _)| *name != service) {
-                last = Some((service, self.rules_for(&snapshot, service)));
+                judged.revision.get_or_insert_with(|| snapshot.for_service(service).revision);
+                last = Some((service, self.rules_for(snapshot, service)));
             }
             let Some((_, Some(applied))) = &last else { return };
             let verdict = applied.rules.decide(&record, now_ns);
             match verdict.fate {
                 Fate::Keep if !verdict.changes() => {}
-                Fate::Keep => changes.push(Wanted {
+                Fate::Keep => judged.changes.push(Wanted {
                     index: record.index,
                     level: verdict.level,
                     repeated: verdict.repeated,
@@ -117,33 +197,17 @@ impl Sift {
                 }),
                 Fate::DropByFilter => {
                     self.metrics.filter_dropped.inc();
-                    dropped.push(record.index);
+                    judged.dropped.push(record.index);
                 }
                 Fate::DropByRule(rule) => {
                     if let Some(count) = applied.dropped.get(usize::from(rule)) {
                         count.fetch_add(1, Relaxed);
                     }
-                    dropped.push(record.index);
+                    judged.dropped.push(record.index);
                 }
             }
-        });
-        if walked.is_err() {
-            return message;
-        }
-        if !changes.is_empty() {
-            let changes: Vec<_> = changes.iter().map(Wanted::change).collect();
-            match rewrite::rewrite(&message.payload, &changes) {
-                Ok(payload) => message.payload = payload.into(),
-                // The payload was checked a moment ago. If it happens all the same, what should be redacted must not go on.
-                Err(error) => {
-                    tracing::error!(%error, "cannot rewrite a checked message: its records that rules change are dropped");
-                    dropped.extend(changes.iter().map(|change| change.index));
-                    dropped.sort_unstable();
-                }
-            }
-        }
-        message.dropped = dropped;
-        message
+        })?;
+        Ok(judged)
     }
 
     fn rules_for(&self, snapshot: &Arc<Snapshot>, service: &str) -> Option<Arc<Applied>> {

@@ -22,6 +22,10 @@ pub struct Ingest {
     /// Bytes of requests under way at a time, reserved before they are read and shared fairly between services; more are
     /// answered "try again". Default: 32 MiB: a tenth of a second at half a million records a second.
     pub pending_bytes_max: Bytes,
+    /// Whether the rules are applied before the queue, so that what they drop and redact never gets there, rather than at the drain.
+    /// Not so for batches of the logsink library: where it knows the rules it has applied them, and else the drain does. Default: no:
+    /// requests go into the queue as they came.
+    pub apply_rules: bool,
     /// What each service may send.
     pub limits: IngestLimits,
 }
@@ -55,7 +59,12 @@ pub struct ServiceLimits {
 
 impl Default for Ingest {
     fn default() -> Self {
-        Self { request_bytes_max: Bytes::mib(16), pending_bytes_max: Bytes::mib(32), limits: IngestLimits::default() }
+        Self {
+            request_bytes_max: Bytes::mib(16),
+            pending_bytes_max: Bytes::mib(32),
+            apply_rules: false,
+            limits: IngestLimits::default(),
+        }
     }
 }
 

@@ -46,7 +46,7 @@ struct Door {
 fn door(request_bytes_max: usize) -> Door {
     let (memory, metrics) = (Arc::new(Memory::default()), Metrics::new());
     let options = Options { request_bytes_max, ..Options::default() };
-    let ingest = Ingest::new(Arc::clone(&memory) as Arc<dyn QueueWriter>, options, Arc::clone(&metrics));
+    let ingest = Ingest::new(Arc::clone(&memory) as Arc<dyn QueueWriter>, None, options, Arc::clone(&metrics));
     Door { memory, metrics, ingest }
 }
 
@@ -219,7 +219,7 @@ async fn a_queue_that_is_away_asks_to_try_again() {
 async fn more_than_the_server_takes_at_a_time_is_told_to_try_again() {
     let memory = Arc::new(Memory::default());
     let options = Options { pending_bytes_max: 200, ..Options::default() };
-    let ingest = Ingest::new(memory, options, Metrics::new());
+    let ingest = Ingest::new(memory, None, options, Metrics::new());
     let error = ingest.accept(payload(2).into(), Headers::default()).await.unwrap_err();
     assert_eq!(error, IngestError::Overload);
     ingest.accept(payload(1).into(), Headers::default()).await.unwrap();
@@ -231,7 +231,7 @@ async fn a_service_over_its_rate_is_told_when_to_come_again() {
     let mut door = door(1 << 20);
     let each = Allowance { records: Some(Rate { per_second: 10, burst: Duration::from_secs(1) }), bytes: None };
     let options = Options { allowances: Allowances { each, ..Default::default() }, ..Options::default() };
-    door.ingest = Ingest::new(door.memory.clone(), options, door.metrics.clone());
+    door.ingest = Ingest::new(door.memory.clone(), None, options, door.metrics.clone());
     assert_eq!(door.call(None, &payload(35)).await.0, 0, "a batch larger than the burst");
     let (code, status) = door.call(None, &payload(1)).await;
     assert_eq!(code, tonic::Code::ResourceExhausted as i32);
@@ -278,7 +278,7 @@ fn of_service(name: &str, bytes: usize) -> Vec<u8> {
 async fn a_flood_before_a_slow_queue_leaves_room_for_others() {
     let metrics = Metrics::new();
     let options = Options { pending_bytes_max: 100_000, request_bytes_max: 50_000, ..Options::default() };
-    let ingest = Ingest::new(Arc::new(Stuck), options, Arc::clone(&metrics));
+    let ingest = Ingest::new(Arc::new(Stuck), None, options, Arc::clone(&metrics));
     let send = |service: &str| {
         let (ingest, payload) = (Arc::clone(&ingest), of_service(service, 1_000));
         tokio::spawn(async move { ingest.accept(payload.into(), Headers::default()).await })
@@ -311,7 +311,7 @@ async fn a_flood_before_a_slow_queue_leaves_room_for_others() {
 async fn no_more_is_read_than_there_is_room_for() {
     let mut door = door(1 << 20);
     let options = Options { request_bytes_max: 1_000, pending_bytes_max: 1_000, ..Options::default() };
-    door.ingest = Ingest::new(door.memory.clone(), options, door.metrics.clone());
+    door.ingest = Ingest::new(door.memory.clone(), None, options, door.metrics.clone());
     let message = payload(5);
     // Says how long it is, and sends nothing of it.
     let (begun, silent) = (vec![0, 0, 0, 3, 0x84], futures_util::stream::pending());
@@ -391,7 +391,7 @@ async fn large_bodies_are_decompressed_elsewhere_and_bombs_nowhere() {
 async fn a_body_that_does_not_end_is_given_up() {
     let mut door = door(1 << 20);
     let options = Options { body_timeout: std::time::Duration::from_millis(20), ..Options::default() };
-    door.ingest = Ingest::new(door.memory.clone(), options, door.metrics.clone());
+    door.ingest = Ingest::new(door.memory.clone(), None, options, door.metrics.clone());
     let begun = futures_util::stream::once(async { Ok::<_, std::io::Error>(Bytes::from_static(b"\n")) });
     let silent = Body::from_stream(futures_util::StreamExt::chain(begun, futures_util::stream::pending()));
     let (code, headers, _) = door.post("application/x-protobuf", "identity", silent).await;

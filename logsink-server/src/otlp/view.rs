@@ -235,6 +235,21 @@ pub fn walk<'a>(payload: &'a [u8], each: &mut dyn FnMut(RecordView<'a>)) -> Resu
     Ok(())
 }
 
+/// Whether one of a request's resources is such a one. Their records are not looked at.
+///
+/// # Errors
+/// When what was looked at is not an `ExportLogsServiceRequest`.
+pub fn any_resource<'a>(payload: &'a [u8], mut is: impl FnMut(ResourceView<'a>) -> bool) -> Result<bool, WireError> {
+    let mut request = Reader::new(payload);
+    while let Some(mut resource_logs) = next(&mut request, tag::request::RESOURCE_LOGS)? {
+        let resource = next(&mut resource_logs, tag::resource_logs::RESOURCE)?;
+        if is(resource.map(|resource| ResourceView::read(resource.bytes())).unwrap_or_default()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The next message in the field `wanted`; what stands before it is passed over.
 pub(super) fn next<'a>(message: &mut Reader<'a>, wanted: u32) -> Result<Option<Reader<'a>>, WireError> {
     while let Some(key) = message.key()? {

@@ -1,5 +1,7 @@
-//! Copies a request with some of its records changed. Everything else is copied byte for byte, unknown fields included, and
-//! every record keeps its place.
+//! Copies a request with some of its records changed, and without others. Everything else is copied byte for byte, unknown fields
+//! included.
+
+use std::{iter::Peekable, slice};
 
 use logsink::{
     Severity,
@@ -21,33 +23,67 @@ pub(super) struct Change<'c> {
     pub(super) edits: Edits<'c>,
 }
 
-/// The request with these changes, which are in ascending order.
-pub(super) fn rewrite(payload: &[u8], changes: &[Change<'_>]) -> Result<Vec<u8>, WireError> {
-    let mut changes = changes.iter().peekable();
-    let mut index = 0;
+/// The request with these changes, and without the records in `removed`; both are in ascending order. What loses all of its records, a
+/// scope or a resource, goes with them.
+pub(super) fn rewrite(payload: &[u8], changes: &[Change<'_>], removed: &[u32]) -> Result<Vec<u8>, WireError> {
+    let mut records =
+        Records { index: 0, kept: 0, changes: changes.iter().peekable(), removed: removed.iter().peekable() };
     let mut out = Vec::with_capacity(payload.len() + changes.len() * 32);
-    copy(payload, &mut out, &mut |key, resource_logs, out| {
-        if key != tag::request::RESOURCE_LOGS {
-            return Ok(false);
-        }
-        nested(key, resource_logs, out, &mut |key, scope_logs, out| {
-            if key != tag::resource_logs::SCOPE_LOGS {
-                return Ok(false);
-            }
-            nested(key, scope_logs, out, &mut |key, found, out| {
-                if key != tag::scope_logs::LOG_RECORDS {
-                    return Ok(false);
-                }
-                let change = changes.next_if(|change| change.index == index);
-                index += 1;
-                match change {
-                    Some(change) => record(key, found, change, out),
-                    None => Ok(false),
-                }
-            })
-        })
+    copy(payload, &mut out, &mut |key, content, out| match key {
+        tag::request::RESOURCE_LOGS => records.within(key, content, out, Records::resource_logs),
+        _ => Ok(false),
     })?;
     Ok(out)
+}
+
+/// Goes through the records of a request.
+struct Records<'c> {
+    /// Of the next one.
+    index: u32,
+    /// How many before it are still there.
+    kept: u32,
+    changes: Peekable<slice::Iter<'c, Change<'c>>>,
+    removed: Peekable<slice::Iter<'c, u32>>,
+}
+
+impl Records<'_> {
+    fn resource_logs(&mut self, key: u32, content: &[u8], out: &mut Vec<u8>) -> Result<bool, WireError> {
+        match key {
+            tag::resource_logs::SCOPE_LOGS => self.within(key, content, out, Self::scope_logs),
+            _ => Ok(false),
+        }
+    }
+
+    fn scope_logs(&mut self, key: u32, content: &[u8], out: &mut Vec<u8>) -> Result<bool, WireError> {
+        if key != tag::scope_logs::LOG_RECORDS {
+            return Ok(false);
+        }
+        let index = self.index;
+        self.index += 1;
+        let change = self.changes.next_if(|change| change.index == index);
+        if self.removed.next_if(|removed| **removed == index).is_some() {
+            return Ok(true);
+        }
+        self.kept += 1;
+        change.map_or(Ok(false), |change| record(key, content, change, out))
+    }
+
+    /// Writes a message that has records in it, unless none of them is left.
+    fn within(
+        &mut self,
+        key: u32,
+        content: &[u8],
+        out: &mut Vec<u8>,
+        field: RecordsField<Self>,
+    ) -> Result<bool, WireError> {
+        let (index, kept) = (self.index, self.kept);
+        let mut inner = Vec::with_capacity(content.len() + 32);
+        copy(content, &mut inner, &mut |key, content, out| field(self, key, content, out))?;
+        if self.index == index || self.kept > kept {
+            put_bytes(key, &inner, out);
+        }
+        Ok(true)
+    }
 }
 
 fn record(key: u32, bytes: &[u8], change: &Change<'_>, out: &mut Vec<u8>) -> Result<bool, WireError> {
@@ -181,6 +217,9 @@ fn put_edited(key: u32, edited: Option<Vec<u8>>, out: &mut Vec<u8>) -> Result<bo
 /// Writes a field itself (`true`: it may also leave it out), or says that the field is to be copied as it is.
 type Field<'f> = &'f mut dyn FnMut(u32, &[u8], &mut Vec<u8>) -> Result<bool, WireError>;
 
+/// The same for a message that has records in it.
+type RecordsField<R> = fn(&mut R, u32, &[u8], &mut Vec<u8>) -> Result<bool, WireError>;
+
 /// Copies a message. Each field is shown to `field` first: its content when it is length-delimited, else nothing.
 fn copy(bytes: &[u8], out: &mut Vec<u8>, field: Field<'_>) -> Result<(), WireError> {
     let mut message = Reader::new(bytes);
@@ -197,14 +236,6 @@ fn copy(bytes: &[u8], out: &mut Vec<u8>, field: Field<'_>) -> Result<(), WireErr
             out.extend_from_slice(&bytes[start..message.position()]);
         }
     }
-}
-
-/// As [`copy`], for the message in a field, with the field's key and length around it.
-fn nested(key: u32, bytes: &[u8], out: &mut Vec<u8>, field: Field<'_>) -> Result<bool, WireError> {
-    let mut inner = Vec::with_capacity(bytes.len() + 32);
-    copy(bytes, &mut inner, field)?;
-    put_bytes(key, &inner, out);
-    Ok(true)
 }
 
 fn put_bytes(key: u32, bytes: &[u8], out: &mut Vec<u8>) {
