@@ -19,9 +19,9 @@ pub(crate) fn members(text: &[u8; MEMBERS]) -> u32 {
 #[inline(always)]
 pub(crate) fn alike(one: &[u8], other: &[u8]) -> usize {
     if let (Some(one), Some(other)) = (one.first_chunk(), other.first_chunk()) {
-        let same = Wide::load(one).same(Wide::load(other));
-        if same != (1 << WIDTH) - 1 {
-            return same.trailing_ones() as usize;
+        let bits = Wide::load(one).same(Wide::load(other));
+        if bits != (1 << WIDTH) - 1 {
+            return bits.trailing_ones() as usize;
         }
     }
     let (chunks, others) = (one.as_chunks::<STEP>().0, other.as_chunks::<STEP>().0);
@@ -42,6 +42,6 @@ const STEP: usize = 64;
 #[inline(always)]
 fn same(one: &[u8; STEP], other: &[u8; STEP]) -> u64 {
     let ((one, _), (other, _)) = (one.as_chunks::<WIDTH>(), other.as_chunks::<WIDTH>());
-    let same = |at: usize| u64::from(Wide::load(&one[at]).same(Wide::load(&other[at])));
-    same(0) | same(1) << 16 | same(2) << 32 | same(3) << 48
+    let bits = |at: usize| u64::from(Wide::load(&one[at]).same(Wide::load(&other[at])));
+    bits(0) | bits(1) << 16 | bits(2) << 32 | bits(3) << 48
 }

@@ -12,7 +12,8 @@ use super::{
 const WINDOW: usize = 32 << 10;
 /// The longest match; longer ones are several.
 const LENGTH_MAX: usize = 258;
-const LENGTH_MIN: usize = 3;
+/// The shortest; what is left of a longer one must not be less.
+const REST_MIN: usize = 3;
 /// Literals, the end of a block, and lengths.
 const SYMBOLS: usize = 286;
 const END: usize = 256;
@@ -104,6 +105,9 @@ impl Codes {
                 distances[distance(found.distance).0] += 1;
             });
         }
+        for &literal in &body[at..range.end] {
+            symbols[usize::from(literal)] += 1;
+        }
         Self { symbols: codes(&symbols), distances: codes(&distances) }
     }
 
@@ -167,8 +171,7 @@ impl Codes {
 #[inline(always)]
 fn each_length(mut length: usize, mut each: impl FnMut(usize)) {
     while length > LENGTH_MAX {
-        // What is left over must not be too short for a match.
-        let piece = LENGTH_MAX.min(length - LENGTH_MIN);
+        let piece = LENGTH_MAX.min(length - REST_MIN);
         each(piece);
         length -= piece;
     }
@@ -185,7 +188,7 @@ struct Length {
 /// By length (RFC 1951, 3.2.5).
 static LENGTHS: [Length; LENGTH_MAX + 1] = {
     let mut lengths = [Length { symbol: 285, extra: Code::new(0, 0) }; LENGTH_MAX + 1];
-    let (mut symbol, mut length) = (257, LENGTH_MIN);
+    let (mut symbol, mut length) = (257, REST_MIN);
     while length < LENGTH_MAX {
         // Eight symbols without extra bits, then four for each number of them.
         let extra_bits = if symbol < 265 { 0 } else { (symbol - 261) as u32 / 4 };

@@ -6,7 +6,8 @@ const SYMBOLS_MAX: usize = 288;
 const BITS_MAX: usize = 15;
 
 /// Writes how long each symbol's code is, in bits, into `lengths`: the shorter, the more often it comes by `counts`; 0 for one that
-/// never does. None is longer than `max`. At least two symbols come, and no more than `max` bits can tell apart.
+/// never does. None is longer than `max`. At least two symbols come, no more than `max` bits can tell apart, and together
+/// less often than 2^32 times.
 ///
 /// Without the bound they are those of Moffat and Katajainen, "In-Place Calculation of Minimum-Redundancy Codes" (1995). What is too
 /// long is cut, and others become longer until the code is complete again: a little from the best, where the bound is met at all.

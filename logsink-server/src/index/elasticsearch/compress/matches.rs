@@ -31,7 +31,7 @@ pub(super) struct Match {
 /// Finds matches in a text, block by block.
 pub(super) struct Finder {
     /// Where members began last, by what they begin with.
-    members: Box<[u32; PLACES]>,
+    names: Box<[u32; PLACES]>,
     /// Where values began last.
     values: Box<[u32; PLACES]>,
     matches: Vec<Match>,
@@ -47,26 +47,26 @@ pub(super) struct Block<'f> {
 
 impl Default for Finder {
     fn default() -> Self {
-        Self { members: Box::new([NONE; PLACES]), values: Box::new([NONE; PLACES]), matches: Vec::new() }
+        Self { names: Box::new([NONE; PLACES]), values: Box::new([NONE; PLACES]), matches: Vec::new() }
     }
 }
 
 impl Finder {
     /// Forgets the text before, for another one.
     pub(super) fn begin(&mut self) {
-        self.members.fill(NONE);
+        self.names.fill(NONE);
         self.values.fill(NONE);
     }
 
     /// Searches a block of `text` that follows on the one before, for what stands at most `window` bytes before. Matches end within the
     /// block.
     pub(super) fn find(&mut self, text: &[u8], block: Range<usize>, window: usize) -> Block<'_> {
-        let Self { members: names, values, matches } = self;
+        let Self { names, values, matches } = self;
         matches.clear();
         let mut search = Search { text: &text[..block.end], window, matches, unmatched: block.start, literals: 0 };
         let mut at = block.start;
         while let Some(chunk) = search.text.get(at..at + AHEAD).and_then(|chunk| chunk.first_chunk()) {
-            let is_found = search.members(at, members(chunk), names, values);
+            let is_found = search.find_member(at, members(chunk), names, values);
             at = if is_found { search.unmatched } else { at + MEMBERS - 1 };
         }
         let literals = search.literals + block.end - search.unmatched;
@@ -90,7 +90,13 @@ impl Search<'_, '_> {
     /// Looks up the members that begin where `begin` has bits, counted from `base`. True when there is one to be found, with what
     /// follows on it.
     #[inline(always)]
-    fn members(&mut self, base: usize, mut begin: u32, names: &mut [u32; PLACES], values: &mut [u32; PLACES]) -> bool {
+    fn find_member(
+        &mut self,
+        base: usize,
+        mut begin: u32,
+        names: &mut [u32; PLACES],
+        values: &mut [u32; PLACES],
+    ) -> bool {
         while begin != 0 {
             let at = base + begin.trailing_zeros() as usize;
             begin &= begin - 1;
@@ -102,7 +108,7 @@ impl Search<'_, '_> {
             }
             let before = self.alike_before(earlier, at);
             self.push(at - before, before + length, at - earlier);
-            self.values(values);
+            self.find_values(values);
             return true;
         }
         false
@@ -111,7 +117,7 @@ impl Search<'_, '_> {
     /// Looks up the value that begins where the last match has ended, and what begins where that ends: words of a message, one
     /// after the other.
     #[inline(always)]
-    fn values(&mut self, values: &mut [u32; PLACES]) {
+    fn find_values(&mut self, values: &mut [u32; PLACES]) {
         loop {
             let at = self.unmatched;
             let Some(value) = self.text[at..].first_chunk() else { return };
