@@ -157,12 +157,19 @@ impl App {
     ) -> Result<Self, Error> {
         let mut health = Health::default();
         let names = Names::of(config.mode());
-        // rules: what is in force stays while etcd is away, so that it is a warning
+        // rules: what is in force stays while etcd is away, so that it is a warning, unless nothing is taken before they are read
         if let Some(etcd) = &config.etcd {
             let endpoints = Arc::new(etcd.endpoints.clone());
+            let rules = config.ingest.apply_rules.then(|| control.watch());
             health.add("rules", "etcd", move || {
-                let endpoints = endpoints.clone();
-                async move { Ok(control::etcd::answers(&endpoints).await.err().into_iter().collect()) }
+                let (endpoints, rules) = (endpoints.clone(), rules.clone());
+                async move {
+                    let trouble = control::etcd::answers(&endpoints).await.err();
+                    match trouble {
+                        Some(trouble) if rules.is_some_and(|rules| rules.borrow().is_none()) => Err(trouble),
+                        trouble => Ok(trouble.into_iter().collect()),
+                    }
+                }
             });
         }
         // query

@@ -186,17 +186,20 @@ impl fmt::Display for Scope {
 }
 
 impl Snapshot {
-    /// What a process of this service has to apply. The revision names both documents, in the same way as the library's etcd
-    /// source does.
+    /// What a process of this service has to apply.
     pub fn for_service(&self, service: &str) -> Documents {
-        let global = self.documents.get(&Scope::Global);
-        let own = self.documents.get(&Scope::Service(service.to_owned()));
-        let revision = |stored: Option<&Stored>| stored.map_or("0", |stored| stored.revision.as_str()).to_owned();
+        let text = |scope: Scope| self.documents.get(&scope).map(|stored| stored.text.clone());
         Documents {
-            revision: format!("g{}-s{}", revision(global), revision(own)),
-            global: global.map(|stored| stored.text.clone()),
-            service: own.map(|stored| stored.text.clone()),
+            revision: self.revision(service),
+            global: text(Scope::Global),
+            service: text(Scope::Service(service.to_owned())),
         }
+    }
+
+    /// The name of both documents' versions that concern this service, in the same way as the library's etcd source has it.
+    pub fn revision(&self, service: &str) -> String {
+        let revision = |scope: Scope| self.documents.get(&scope).map_or("0", |stored| stored.revision.as_str());
+        format!("g{}-s{}", revision(Scope::Global), revision(Scope::Service(service.to_owned())))
     }
 
     /// Whether a document concerns this service.

@@ -1,6 +1,6 @@
 //! A request comes in: checked, put into the queue, acknowledged.
 //!
-//! An [`Ack`] promises that every record of the request is durable in the queue. Anything else is an [`IngestError`], which
+//! An [`Ack`] promises that every record of the request is durable in the queue, or was dropped by a rule before it. Anything else is an [`IngestError`], which
 //! says whether the sender should try again; nothing of the request has been taken then, or, when the queue failed half-way,
 //! it may have been: a sender that repeats a batch with its sequence number doubles nothing.
 //! When more is under way than [`Options::pending_bytes_max`], a service has its share of that or is over its rate, or the
@@ -38,7 +38,7 @@ use crate::{
     metrics::{Metrics, Refusal},
     otlp::{self, Limits, WireFault},
     queue::{self, Batch, Headers, QueueError, QueueWriter},
-    sift::Sift,
+    sift::{Sift, Unread},
 };
 
 /// What the doors take in.
@@ -82,10 +82,14 @@ const DECODES_MAX: usize = 16;
 /// A larger request is checked beside the tasks of others: so much takes a third of a millisecond, or some where it is all keys.
 const CHECKED_AT_ONCE_BYTES_MAX: usize = 1 << 20;
 
-/// The request is durable in the queue.
+/// A larger request, or one of several services whose rules may have to be compiled, is sifted beside the tasks of others: to look
+/// at so much takes a tenth of a millisecond, and for what it says in a text some times that.
+const SIFTED_AT_ONCE_BYTES_MAX: usize = 32 << 10;
+
+/// The request is durable in the queue, but for what rules have dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ack {
-    /// Log records in it.
+    /// Log records in the request.
     pub records: u32,
 }
 
@@ -128,6 +132,9 @@ pub enum IngestError {
         /// When some of them have ended.
         wait: Duration,
     },
+    /// Rules are applied before the queue, and have not been read yet.
+    #[error("the rules have not been read yet, and nothing is taken without them: their store is away")]
+    RulesUnread,
     /// The body did not arrive in time.
     #[error("the request's body took too long to arrive")]
     TooSlow,
@@ -191,10 +198,10 @@ impl Ingest {
     }
 
     /// The same for a request that holds its room.
-    async fn accept_received(&self, payload: Bytes, headers: Headers, _room: Room) -> Result<Ack, IngestError> {
+    async fn accept_received(&self, payload: Bytes, headers: Headers, mut room: Room) -> Result<Ack, IngestError> {
         let started = Instant::now();
         self.metrics.ingest_requests.inc();
-        let answer = self.take(payload, headers, started).await;
+        let answer = self.take(payload, headers, &mut room, started).await;
         self.metrics.ingest_seconds.observe(started.elapsed().as_secs_f64());
         if let Err(error) = &answer {
             self.metrics.refused(error.refusal());
@@ -209,7 +216,7 @@ impl Ingest {
         error
     }
 
-    async fn take(&self, payload: Bytes, headers: Headers, now: Instant) -> Result<Ack, IngestError> {
+    async fn take(&self, payload: Bytes, headers: Headers, room: &mut Room, now: Instant) -> Result<Ack, IngestError> {
         let bytes = payload.len();
         if bytes > self.options.request_bytes_max {
             return Err(IngestError::TooLarge { bytes_max: self.options.request_bytes_max });
@@ -223,7 +230,7 @@ impl Ingest {
         let records = summary.records;
         if records > 0 {
             let admitted = self.services.admit(summary.service, records, bytes, now)?;
-            if let Some(batch) = self.sifted(Batch { payload, headers }).await {
+            if let Some(batch) = self.sifted(Batch { payload, headers }, room).await? {
                 self.append(batch).await?;
             }
             admitted.taken();
@@ -236,11 +243,17 @@ impl Ingest {
 
 impl Ingest {
     /// The batch as the rules leave it; none when they drop all of it.
-    async fn sifted(&self, batch: Batch) -> Option<Batch> {
-        let Some(rules) = &self.rules else { return Some(batch) };
-        let is_large = batch.payload.len() > CHECKED_AT_ONCE_BYTES_MAX;
-        let cut = || rules.cut(batch);
-        if is_large { compute(cut).await } else { cut() }
+    async fn sifted(&self, batch: Batch, room: &mut Room) -> Result<Option<Batch>, IngestError> {
+        let Some(rules) = &self.rules else { return Ok(Some(batch)) };
+        let Some(concern) = rules.concern(&batch).map_err(|Unread| IngestError::RulesUnread)? else {
+            return Ok(Some(batch));
+        };
+        // For a copy, should one have to be made.
+        room.grow(batch.payload.len())?;
+        let is_small = batch.payload.len() <= SIFTED_AT_ONCE_BYTES_MAX && concern.services == 1;
+        let cut = || rules.cut(&concern, batch);
+        let cut = if is_small { cut() } else { compute(cut).await };
+        cut.map_err(|error| IngestError::Malformed(error.to_string()))
     }
 
     async fn append(&self, batch: Batch) -> Result<(), QueueError> {
@@ -266,6 +279,7 @@ impl IngestError {
             Self::Overload
                 | Self::Rate { .. }
                 | Self::Share { .. }
+                | Self::RulesUnread
                 | Self::TooSlow
                 | Self::QueueUnavailable(_)
                 | Self::QueueFailed(_)
@@ -282,6 +296,7 @@ impl IngestError {
             Self::Overload => Refusal::Overload,
             Self::Rate { .. } => Refusal::Rate,
             Self::Share { .. } => Refusal::Share,
+            Self::RulesUnread => Refusal::RulesUnread,
             Self::TooSlow => Refusal::TooSlow,
             Self::QueueUnavailable(_) => Refusal::QueueUnavailable,
             Self::QueueFailed(_) => Refusal::QueueFailed,

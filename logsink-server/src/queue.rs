@@ -28,7 +28,7 @@ pub struct Headers {
     pub instance: Option<String>,
     /// The sender's batch sequence number.
     pub sequence: Option<u64>,
-    /// The revision of the rules that the sender has applied already.
+    /// The revision of the rules that have been applied already, by the sender or at ingest.
     pub rules: Option<String>,
     /// The sender's loss counters.
     pub lost: Option<String>,
@@ -74,7 +74,7 @@ pub(crate) fn trace_of(traceparent: &str) -> Option<(u128, u64)> {
 /// What ingest appends: the bytes of one checked `ExportLogsServiceRequest`.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// The request as it came.
+    /// The request as it came, or as rules have left it.
     pub payload: Bytes,
     /// What travels beside it.
     pub headers: Headers,

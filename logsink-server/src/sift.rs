@@ -6,6 +6,7 @@
 //! other senders send is kept whatever its level. How many repeats a `dedup` rule has dropped is told by the next record that passes;
 //! the server adds no records of its own.
 
+mod ahead;
 mod rewrite;
 
 use std::{
@@ -27,12 +28,13 @@ use logsink::{
 };
 use tokio::sync::watch;
 
+pub use self::ahead::{Concern, Unread};
 use self::rewrite::Change;
 use crate::{
     control::Snapshot,
     metrics::Metrics,
     otlp::{self, Limits, WireError},
-    queue::{Batch, Message},
+    queue::Message,
 };
 
 /// Services whose compiled rules are kept: more than a server sees, unless a sender makes names up.
@@ -60,14 +62,14 @@ struct Applied {
 
 /// What the rules want of a request.
 #[derive(Default)]
-struct Judged {
+struct Judged<'p> {
     /// Records that it has.
     records: u32,
     /// Indexes, ascending.
     dropped: Vec<u32>,
     changes: Vec<Wanted>,
-    /// Of the rules for its first service; none for a request without records.
-    revision: Option<String>,
+    /// The first service to which rules were applied.
+    service: Option<&'p str>,
 }
 
 /// What the rules want changed in one record.
@@ -86,7 +88,7 @@ impl Wanted {
     }
 }
 
-impl Judged {
+impl Judged<'_> {
     /// The request as the rules want it, without the records in `removed`; none when it is that already.
     fn edited(&self, payload: &[u8], removed: &[u32]) -> Result<Option<Bytes>, WireError> {
         if self.changes.is_empty() && removed.is_empty() {
@@ -123,56 +125,34 @@ impl Sift {
         if message.headers.rules.is_some() {
             return message;
         }
-        let Some(snapshot) = self.rules_that_concern(&message.payload) else { return message };
+        let Some(snapshot) = self.rules.borrow().clone() else { return message };
+        // What is not OTLP is told by looking at all of it.
+        let concern = otlp::any_resource(&message.payload, |resource| snapshot.concerns(resource.service));
+        if !concern.unwrap_or(true) {
+            return message;
+        }
         if otlp::check(&message.payload, &Limits::UNLIMITED).is_err() {
             return message;
         }
-        let Ok(mut judged) = self.judge(&snapshot, &message.payload) else { return message };
-        match judged.edited(&message.payload, &[]) {
+        let Ok(judged) = self.judge(&snapshot, &message.payload) else { return message };
+        let edited = judged.edited(&message.payload, &[]);
+        let Judged { mut dropped, changes, .. } = judged;
+        match edited {
             Ok(Some(payload)) => message.payload = payload,
             Ok(None) => {}
             // It was checked a moment ago. If it happens all the same, what should be redacted must not go on.
             Err(error) => {
                 tracing::error!(%error, "cannot rewrite a checked message: its records that rules change are dropped");
-                judged.dropped.extend(judged.changes.iter().map(|change| change.index));
-                judged.dropped.sort_unstable();
+                dropped.extend(changes.iter().map(|change| change.index));
+                dropped.sort_unstable();
             }
         }
-        message.dropped = judged.dropped;
+        message.dropped = dropped;
         message
     }
 
-    /// At ingest: the batch without what rules drop, and redacted where they say so; none when nothing is left of it. Its bytes are
-    /// what they were unless a rule matched. Without rules, and while they have not been read, it goes on as it is and the drain
-    /// applies them, as to the batches of the logsink library: their records' ids are places in the batch, and a batch that
-    /// is sent again has the same ones only when none was cut out. A request that the queue then does not take, and that comes again,
-    /// is judged again.
-    pub fn cut(&self, mut batch: Batch) -> Option<Batch> {
-        if batch.headers.rules.is_some() || batch.headers.instance.is_some() {
-            return Some(batch);
-        }
-        let Some(snapshot) = self.rules_that_concern(&batch.payload) else { return Some(batch) };
-        // It was checked when it came in; should it be no OTLP all the same, that is for the drain to say.
-        let Ok(judged) = self.judge(&snapshot, &batch.payload) else { return Some(batch) };
-        if judged.records > 0 && judged.dropped.len() == judged.records as usize {
-            return None;
-        }
-        let Ok(edited) = judged.edited(&batch.payload, &judged.dropped) else { return Some(batch) };
-        batch.payload = edited.unwrap_or(batch.payload);
-        batch.headers.rules = judged.revision;
-        Some(batch)
-    }
-
-    /// The rules in force, when there are any for one of a request's services.
-    fn rules_that_concern(&self, payload: &[u8]) -> Option<Arc<Snapshot>> {
-        let snapshot = self.rules.borrow().clone().filter(|snapshot| !snapshot.documents.is_empty())?;
-        let concern = otlp::any_resource(payload, |resource| snapshot.concerns(resource.service));
-        // What is not OTLP is told by looking at its records.
-        concern.unwrap_or(true).then_some(snapshot)
-    }
-
     /// What the rules want of each record of a request, which was checked.
-    fn judge(&self, snapshot: &Arc<Snapshot>, payload: &[u8]) -> Result<Judged, WireError> {
+    fn judge<'p>(&self, snapshot: &Arc<Snapshot>, payload: &'p [u8]) -> Result<Judged<'p>, WireError> {
         let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         let mut judged = Judged::default();
         // Records of one service follow one another.
@@ -181,10 +161,10 @@ impl Sift {
             judged.records += 1;
             let service = record.resource.service;
             if last.as_ref().is_none_or(|(name, _)| *name != service) {
-                judged.revision.get_or_insert_with(|| snapshot.for_service(service).revision);
                 last = Some((service, self.rules_for(snapshot, service)));
             }
             let Some((_, Some(applied))) = &last else { return };
+            judged.service.get_or_insert(service);
             let verdict = applied.rules.decide(&record, now_ns);
             match verdict.fate {
                 Fate::Keep if !verdict.changes() => {}
@@ -214,15 +194,10 @@ impl Sift {
         if !snapshot.concerns(service) {
             return None;
         }
-        let mut compiled = lock(&self.compiled);
-        let current = compiled.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, snapshot));
-        if !current || compiled.sets.len() >= SERVICES_MAX {
-            compiled.show(&self.metrics);
-            *compiled = Compiled { snapshot: Some(Arc::clone(snapshot)), sets: HashMap::new() };
+        if let Some(known) = lock(&self.compiled).current(snapshot, &self.metrics).get(service) {
+            return known.as_ref().map(|counted| counted.applied.clone());
         }
-        if let Some(set) = compiled.sets.get(service) {
-            return set.as_ref().map(|counted| counted.applied.clone());
-        }
+        // It takes a while, and others are not kept waiting for it.
         let set = match snapshot.compile_open(service) {
             Ok(rules) => Some(Counted::new(rules)),
             Err(error) => {
@@ -230,13 +205,24 @@ impl Sift {
                 None
             }
         };
-        let applied = set.as_ref().map(|counted| counted.applied.clone());
-        compiled.sets.insert(service.to_owned(), set);
-        applied
+        let mut compiled = lock(&self.compiled);
+        // Someone may have been faster: then the limits and windows that count already are theirs.
+        let set = compiled.current(snapshot, &self.metrics).entry(service.to_owned()).or_insert(set);
+        set.as_ref().map(|counted| counted.applied.clone())
     }
 }
 
 impl Compiled {
+    /// The sets of this snapshot; those of another go, as do too many.
+    fn current(&mut self, snapshot: &Arc<Snapshot>, metrics: &Metrics) -> &mut HashMap<String, Option<Counted>> {
+        let is_current = self.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, snapshot));
+        if !is_current || self.sets.len() >= SERVICES_MAX {
+            self.show(metrics);
+            *self = Self { snapshot: Some(Arc::clone(snapshot)), sets: HashMap::new() };
+        }
+        &mut self.sets
+    }
+
     /// Brings the metrics up to what the rules have counted.
     fn show(&mut self, metrics: &Metrics) {
         for Counted { applied, shown } in self.sets.values_mut().flatten() {

@@ -22,9 +22,10 @@ pub struct Ingest {
     /// Bytes of requests under way at a time, reserved before they are read and shared fairly between services; more are
     /// answered "try again". Default: 32 MiB: a tenth of a second at half a million records a second.
     pub pending_bytes_max: Bytes,
-    /// Whether the rules are applied before the queue, so that what they drop and redact never gets there, rather than at the drain.
-    /// Not so for batches of the logsink library: where it knows the rules it has applied them, and else the drain does. Default: no:
-    /// requests go into the queue as they came.
+    /// Whether rules are applied before the queue, so that what they drop and redact never gets there, rather than at the drain. Until
+    /// they have been read, after a start, nothing is taken then. Left to the drain in any case are batches of the logsink
+    /// library (where it knows the rules, it has applied them), and services that have a rule with `rate_limit` or `dedup`: a request
+    /// that the queue did not take comes again, and would be taken for a repeat. Default: no: requests go into the queue as they came.
     pub apply_rules: bool,
     /// What each service may send.
     pub limits: IngestLimits,

@@ -103,8 +103,9 @@ fn http_status(error: &IngestError) -> StatusCode {
         }
         IngestError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         IngestError::Overload | IngestError::Rate { .. } | IngestError::Share { .. } => StatusCode::TOO_MANY_REQUESTS,
-        IngestError::QueueUnavailable(_) | IngestError::QueueFailed(_) | IngestError::TooSlow => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        IngestError::QueueUnavailable(_)
+        | IngestError::QueueFailed(_)
+        | IngestError::RulesUnread
+        | IngestError::TooSlow => StatusCode::SERVICE_UNAVAILABLE,
     }
 }

@@ -84,6 +84,7 @@ pub(super) fn code(error: &IngestError) -> Code {
         IngestError::TooLarge { .. } | IngestError::Rate { .. } | IngestError::Share { .. } => Code::ResourceExhausted,
         IngestError::UnknownEncoding(_) => Code::Unimplemented,
         IngestError::Overload
+        | IngestError::RulesUnread
         | IngestError::TooSlow
         | IngestError::QueueUnavailable(_)
         | IngestError::QueueFailed(_) => Code::Unavailable,

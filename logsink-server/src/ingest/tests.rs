@@ -16,6 +16,8 @@ use tonic::codegen::Service;
 use super::*;
 use crate::queue::BoxFuture;
 
+mod rules;
+
 #[derive(Default)]
 struct Memory {
     batches: Mutex<Vec<Batch>>,

@@ -28,6 +28,8 @@ pub enum Refusal {
     Rate,
     /// The service has its share of what is under way; the sender is told when to try again.
     Share,
+    /// The rules that are applied before the queue have not been read; the sender is told to try again.
+    RulesUnread,
     /// The body did not arrive in time; the sender is told to try again.
     TooSlow,
 }
@@ -46,6 +48,7 @@ impl Refusal {
             Self::Overload => "overload",
             Self::Rate => "rate_limit",
             Self::Share => "fair_share",
+            Self::RulesUnread => "rules_unread",
             Self::TooSlow => "too_slow",
         }
     }

@@ -33,6 +33,10 @@ pub(super) fn rewrite(payload: &[u8], changes: &[Change<'_>], removed: &[u32]) -
         tag::request::RESOURCE_LOGS => records.within(key, content, out, Records::resource_logs),
         _ => Ok(false),
     })?;
+    // It may wait in the queue's memory for long.
+    if out.len() < payload.len() / 2 {
+        out.shrink_to_fit();
+    }
     Ok(out)
 }
 
@@ -76,12 +80,18 @@ impl Records<'_> {
         out: &mut Vec<u8>,
         field: RecordsField<Self>,
     ) -> Result<bool, WireError> {
-        let (index, kept) = (self.index, self.kept);
-        let mut inner = Vec::with_capacity(content.len() + 32);
-        copy(content, &mut inner, &mut |key, content, out| field(self, key, content, out))?;
-        if self.index == index || self.kept > kept {
-            put_bytes(key, &inner, out);
+        let (start, index, kept) = (out.len(), self.index, self.kept);
+        put_varint(u64::from(key), out);
+        let inner = out.len();
+        copy(content, out, &mut |key, content, out| field(self, key, content, out))?;
+        if self.index > index && self.kept == kept {
+            out.truncate(start);
+            return Ok(true);
         }
+        // Its length is known only now, and moves it by a few bytes: another buffer would take as much memory once more.
+        let mut len = Vec::with_capacity(10);
+        put_varint((out.len() - inner) as u64, &mut len);
+        out.splice(inner..inner, len);
         Ok(true)
     }
 }

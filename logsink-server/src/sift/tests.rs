@@ -78,6 +78,8 @@ fn sift(documents: &[(Option<&str>, &str)]) -> Sift {
     Sift::new(watch::channel(Some(Arc::new(Snapshot { documents }))).1, Metrics::new())
 }
 
+mod ahead;
+
 #[test]
 fn marks_what_is_dropped_and_leaves_the_bytes_alone() {
     let drop = "[[rule]]\nname = \"d\"\nwhen = 'level=info'\nthen = \"drop\"";
@@ -234,76 +236,6 @@ fn the_next_record_tells_how_many_repeats_were_dropped() {
     };
     let count = |count| pair("logsink.repeated", AnyValue { value: Some(Value::IntValue(count)) });
     assert_eq!(told, count(dropped));
-}
-
-fn batch(request: &ExportLogsServiceRequest, headers: Headers) -> Batch {
-    Batch { payload: request.encode_to_vec().into(), headers }
-}
-
-#[test]
-fn at_ingest_what_is_dropped_is_cut_out_with_what_it_leaves_empty() {
-    let drop = |when: &str| format!("[[rule]]\nname = \"d\"\nwhen = '{when}'\nthen = \"drop\"");
-    let redact = "\n[[rule]]\nname = \"secrets\"\nthen = { redact = [\"password\"] }";
-    for (rules, kept) in [
-        (drop("\"zero\""), vec!["one", "two", "three", "four"]),
-        (drop("service=cart"), vec!["two", "three", "four"]),
-        (drop("\"two\" or \"four\""), vec!["zero", "one", "three"]),
-        (drop("\"one\"") + redact, vec!["zero", "two", "three", "four"]),
-        (drop("level>=warn or \"three\" or \"four\""), vec!["zero", "two"]),
-    ] {
-        let mut expected = request();
-        for resource in &mut expected.resource_logs {
-            for scope in &mut resource.scope_logs {
-                scope.log_records.retain(|record| kept.iter().any(|kept| record.body == Some(text(kept))));
-                let pairs = scope.log_records.iter_mut().flat_map(|record| &mut record.attributes);
-                for pair in pairs.filter(|pair| rules.contains("redact") && pair.key.starts_with("password")) {
-                    pair.value = Some(text("[redacted]"));
-                }
-            }
-            resource.scope_logs.retain(|scope| !scope.log_records.is_empty());
-        }
-        expected.resource_logs.retain(|resource| !resource.scope_logs.is_empty());
-        let cut = sift(&[(None, &rules)]).cut(batch(&request(), Headers::default())).expect("some are left");
-        assert_eq!(ExportLogsServiceRequest::decode(cut.payload.clone()).unwrap(), expected, "{rules}");
-        assert_eq!(cut.headers.rules.as_deref(), Some("g1-s0"));
-        // The drain leaves it alone.
-        let message = Message { payload: cut.payload, headers: cut.headers, ..message(&request()) };
-        assert_eq!(sift(&[(None, "filter = \"off\"")]).sift(message).dropped.len(), 0);
-    }
-}
-
-#[test]
-fn at_ingest_bytes_stay_what_they_are_where_no_rule_matches() {
-    let unmatched = "[[rule]]\nname = \"d\"\nwhen = '\"five\"'\nthen = \"drop\"\n\
-                     [[rule]]\nname = \"s\"\nwhen = 'x=1'\nthen = { redact = [\"password\"] }";
-    for (documents, revision) in [
-        (vec![(None, unmatched)], Some("g1-s0")),
-        (vec![(Some("other"), "filter = \"off\"")], None),
-        (vec![(Some("checkout"), unmatched)], Some("g0-s0")),
-        (vec![], None),
-    ] {
-        let batch = batch(&request(), Headers::default());
-        let cut = sift(&documents).cut(batch.clone()).expect("all are left");
-        assert_eq!((cut.payload.as_ptr(), cut.headers.rules.as_deref()), (batch.payload.as_ptr(), revision));
-    }
-}
-
-#[test]
-fn at_ingest_nothing_is_left_where_all_is_dropped() {
-    let off = sift(&[(None, "filter = \"off\"")]);
-    assert!(off.cut(batch(&request(), Headers::default())).is_none());
-    // Without records there is nothing to drop.
-    let empty = batch(&ExportLogsServiceRequest::default(), Headers::default());
-    assert!(off.cut(empty).is_some());
-    // Its ids are places in the batch, or rules were applied to it.
-    for headers in [
-        Headers { instance: Some("i".to_owned()), sequence: Some(1), ..Headers::default() },
-        Headers { rules: Some("g1-s1".to_owned()), ..Headers::default() },
-    ] {
-        let batch = batch(&request(), headers.clone());
-        let cut = off.cut(batch.clone()).expect("it is left to others");
-        assert_eq!((cut.payload.as_ptr(), cut.headers), (batch.payload.as_ptr(), headers));
-    }
 }
 
 #[test]

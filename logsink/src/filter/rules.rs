@@ -144,6 +144,14 @@ impl RuleSet {
         self.rules.is_empty()
     }
 
+    /// Whether what it says of an event depends on the events before it: it has limits, or drops repeats. Asked twice about the same
+    /// event, it may answer differently.
+    pub fn remembers(&self) -> bool {
+        let remembers =
+            |action: &Action| matches!(action, Action::RateLimit(_) | Action::KeyedLimit(..) | Action::Dedup(..));
+        self.rules.iter().any(|rule| remembers(&rule.action))
+    }
+
     /// The changes of the rules that have matched an event of this very set.
     pub fn edits(&self, matched: Matched) -> Edits<'_> {
         Edits::new(&self.edits, matched)
