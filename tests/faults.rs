@@ -14,7 +14,8 @@ mod numbers;
 use std::{fs, path::Path, thread, time::Duration};
 
 use logsink_tests::{
-    App, Server, http,
+    App, Server, http, load,
+    otlp::Door,
     process::succeed,
     server::{Space, command},
     stack::{alone, control, elasticsearch, etcd, etcdctl},
@@ -147,6 +148,35 @@ fn rules_outlive_etcd_its_restart_and_a_compaction() {
     put(dir.path(), &service, "keep");
     await_silence(&mut app, false);
     app.quit();
+}
+
+#[test]
+fn a_server_that_starts_without_etcd_indexes_nothing_before_it_knows_the_rules() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let space = Space::new("unread");
+    let mut server = Server::cluster(dir.path(), "all", &["ingest", "drain", "query"], &space);
+    let service = unique("unread");
+    let file = dir.path().join("secret.toml");
+    fs::write(&file, "[[rule]]\nname = \"secret\"\nthen = { redact = [\"message\"] }\n").unwrap();
+    succeed(command(&["rules", "put", "--service", &service, "--etcd", &etcd()]).arg(&file));
+    assert!(server.stop().success());
+    control("kill", &["etcd"]);
+    server.relaunch();
+    // The queue takes events, and keeps them.
+    until("the server takes events", PATIENCE, || {
+        http::get(&server.http_url("/readyz"))?;
+        Door::Http.export(&server, &load::request(&service, 0..5)).map_err(|refused| refused.message)
+    });
+    let ready = http::get(&server.http_url("/readyz")).unwrap();
+    let checks: serde_json::Value = serde_json::from_str(&ready.body).unwrap();
+    assert_eq!((ready.status, &checks["checks"]["rules"]["ready"]), (503, &false.into()), "{}", ready.body);
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(server.query(&format!("service={service}")).len(), 0, "{}", server.stderr());
+    control("start", &["etcd"]);
+    let hits = server.await_hits(&format!("service={service}"), 5, PATIENCE);
+    assert!(hits.iter().all(|hit| hit["message"] == "[redacted]"), "{hits:?}");
+    server.await_ready();
 }
 
 #[test]

@@ -157,17 +157,16 @@ impl App {
     ) -> Result<Self, Error> {
         let mut health = Health::default();
         let names = Names::of(config.mode());
-        // rules: what is in force stays while etcd is away, so that it is a warning, unless nothing is taken before they are read
+        // rules: what is in force stays while etcd is away, so that it is a warning; before they have been read nothing goes on
         if let Some(etcd) = &config.etcd {
-            let endpoints = Arc::new(etcd.endpoints.clone());
-            let rules = config.ingest.apply_rules.then(|| control.watch());
+            let (endpoints, rules) = (Arc::new(etcd.endpoints.clone()), control.watch());
             health.add("rules", "etcd", move || {
-                let (endpoints, rules) = (endpoints.clone(), rules.clone());
+                let (endpoints, are_read) = (endpoints.clone(), rules.borrow().is_some());
                 async move {
-                    let trouble = control::etcd::answers(&endpoints).await.err();
-                    match trouble {
-                        Some(trouble) if rules.is_some_and(|rules| rules.borrow().is_none()) => Err(trouble),
-                        trouble => Ok(trouble.into_iter().collect()),
+                    match control::etcd::answers(&endpoints).await {
+                        Ok(()) => Ok(Vec::new()),
+                        Err(trouble) if are_read => Ok(vec![format!("{trouble}; what it said last stays in force")]),
+                        Err(trouble) => Err(format!("{trouble}; until the rules have been read nothing is indexed")),
                     }
                 }
             });
@@ -272,7 +271,11 @@ impl App {
             })
         });
         let mut drain = self.drain.map(|drain| {
-            Task::spawn("drain", async { drain.run(drain_stopping).await.map_err(|error| Error::step("drain", error)) })
+            let rules = self.control.watch();
+            Task::spawn("drain", async {
+                let stopping = rules_read(rules, drain_stopping).await;
+                drain.run(stopping).await.map_err(|error| Error::step("drain", error))
+            })
         });
         let Listeners { grpc, http, certificates, .. } = self.listeners;
         let (http_tls, grpc_tls) = certificates.map(|both| (both.http, both.grpc)).unzip();
@@ -318,6 +321,23 @@ impl App {
         }
         ended.and(drained)
     }
+}
+
+/// Waits until the rules have been read, or the server stops: what they drop or redact must not be indexed because etcd was away
+/// when the server started. The queue keeps the events meanwhile.
+async fn rules_read<T>(
+    mut rules: watch::Receiver<Option<T>>,
+    mut stopping: watch::Receiver<bool>,
+) -> watch::Receiver<bool> {
+    if rules.borrow().is_none() {
+        tracing::info!("the drain waits until the rules have been read");
+        // An end of either is the end of the server.
+        tokio::select! {
+            _ = rules.wait_for(Option::is_some) => {}
+            _ = stopping.wait_for(|stop| *stop) => {}
+        }
+    }
+    stopping
 }
 
 async fn early_end(task: &mut Option<Task>) -> Error {

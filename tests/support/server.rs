@@ -118,7 +118,11 @@ impl Server {
         Process::start(&mut command, &dir.join("server.log"))
     }
 
-    fn await_ready(&mut self) {
+    /// Waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not become so in time, or ends.
+    pub fn await_ready(&mut self) {
         let url = self.http_url("/readyz");
         until("the server is ready", START_DEADLINE, || {
             if let Some(status) = self.process.ended() {

@@ -101,9 +101,7 @@ pub async fn answers(endpoints: &[String]) -> Result<(), String> {
             other => other.to_string(),
         })
     };
-    let away = |why: String| {
-        format!("etcd at {} does not answer, and what it said last stays in force: {why}", endpoints.join(","))
-    };
+    let away = |why: String| format!("etcd at {} does not answer: {why}", endpoints.join(","));
     match timeout(ANSWERED_WITHIN, asked).await {
         Ok(answer) => answer.map(drop).map_err(away),
         Err(_) => Err(away(format!("nothing within {} ms", ANSWERED_WITHIN.as_millis()))),
