@@ -157,17 +157,27 @@ impl App {
     ) -> Result<Self, Error> {
         let mut health = Health::default();
         let names = Names::of(config.mode());
-        // rules: what is in force stays while etcd is away, so that it is a warning; before they have been read nothing goes on
+        // rules: what is in force stays while etcd is away, so that it is a warning; before they have been read, who does nothing
+        // without them is not ready
         if let Some(etcd) = &config.etcd {
             let (endpoints, rules) = (Arc::new(etcd.endpoints.clone()), control.watch());
+            let only_drains = !config.has(Role::Ingest) && !config.has(Role::Query);
+            let needs_them = only_drains || config.has(Role::Ingest) && config.ingest.apply_rules;
             health.add("rules", "etcd", move || {
                 let (endpoints, are_read) = (endpoints.clone(), rules.borrow().is_some());
                 async move {
-                    match control::etcd::answers(&endpoints).await {
-                        Ok(()) => Ok(Vec::new()),
-                        Err(trouble) if are_read => Ok(vec![format!("{trouble}; what it said last stays in force")]),
-                        Err(trouble) => Err(format!("{trouble}; until the rules have been read nothing is indexed")),
-                    }
+                    let trouble = control::etcd::answers(&endpoints).await.err();
+                    let trouble = match (trouble, are_read) {
+                        (None, true) => return Ok(Vec::new()),
+                        (Some(trouble), true) => format!("{trouble}; what it said last stays in force"),
+                        (None, false) => {
+                            "the rules have not been read yet, and nothing is indexed without them".to_owned()
+                        }
+                        (Some(trouble), false) => {
+                            format!("{trouble}; nothing is indexed before the rules have been read")
+                        }
+                    };
+                    if needs_them && !are_read { Err(trouble) } else { Ok(vec![trouble]) }
                 }
             });
         }

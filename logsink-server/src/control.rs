@@ -219,10 +219,19 @@ impl Snapshot {
         RuleSet::compile(&self.parse(service)?, service)
     }
 
-    /// The rules for a service as the server applies them: with everything let through where no document has a filter.
-    pub(crate) fn compile_open(&self, service: &str) -> Result<RuleSet, RuleError> {
+    /// The document for all services, read.
+    pub(crate) fn global(&self) -> Option<Document> {
+        self.documents.get(&Scope::Global).and_then(|stored| Document::parse(&stored.text).ok())
+    }
+
+    /// The rules for a service as the server applies them, with the [global](Self::global) document: everything is let through where
+    /// no document has a filter.
+    pub(crate) fn compile_open(&self, global: Option<&Document>, service: &str) -> Result<RuleSet, RuleError> {
         let open = logsink::filter::rules::BaseFilter::at(logsink::Severity::TRACE);
-        RuleSet::compile_over(&open, &self.parse(service)?, service)
+        let own = self.documents.get(&Scope::Service(service.to_owned()));
+        let own = own.map(|stored| Document::parse(&stored.text)).transpose()?;
+        let documents: Vec<_> = global.cloned().into_iter().chain(own).collect();
+        RuleSet::compile_over(&open, &documents, service)
     }
 
     /// The next state of a store that someone else may have written to: where a document is broken, the last good one stays.

@@ -82,8 +82,8 @@ const DECODES_MAX: usize = 16;
 /// A larger request is checked beside the tasks of others: so much takes a third of a millisecond, or some where it is all keys.
 const CHECKED_AT_ONCE_BYTES_MAX: usize = 1 << 20;
 
-/// A larger request, or one of several services whose rules may have to be compiled, is sifted beside the tasks of others: to look
-/// at so much takes a tenth of a millisecond, and for what it says in a text some times that.
+/// A larger request, or one with several resources, for each of which rules may have to be compiled, is sifted beside the tasks of
+/// others: so much takes some tenths of a millisecond. Of those, no more copies are made at a time than there are processors.
 const SIFTED_AT_ONCE_BYTES_MAX: usize = 32 << 10;
 
 /// The request is durable in the queue, but for what rules have dropped.
@@ -198,10 +198,10 @@ impl Ingest {
     }
 
     /// The same for a request that holds its room.
-    async fn accept_received(&self, payload: Bytes, headers: Headers, mut room: Room) -> Result<Ack, IngestError> {
+    async fn accept_received(&self, payload: Bytes, headers: Headers, _room: Room) -> Result<Ack, IngestError> {
         let started = Instant::now();
         self.metrics.ingest_requests.inc();
-        let answer = self.take(payload, headers, &mut room, started).await;
+        let answer = self.take(payload, headers, started).await;
         self.metrics.ingest_seconds.observe(started.elapsed().as_secs_f64());
         if let Err(error) = &answer {
             self.metrics.refused(error.refusal());
@@ -216,7 +216,7 @@ impl Ingest {
         error
     }
 
-    async fn take(&self, payload: Bytes, headers: Headers, room: &mut Room, now: Instant) -> Result<Ack, IngestError> {
+    async fn take(&self, payload: Bytes, headers: Headers, now: Instant) -> Result<Ack, IngestError> {
         let bytes = payload.len();
         if bytes > self.options.request_bytes_max {
             return Err(IngestError::TooLarge { bytes_max: self.options.request_bytes_max });
@@ -230,7 +230,7 @@ impl Ingest {
         let records = summary.records;
         if records > 0 {
             let admitted = self.services.admit(summary.service, records, bytes, now)?;
-            if let Some(batch) = self.sifted(Batch { payload, headers }, room).await? {
+            if let Some(batch) = self.sifted(Batch { payload, headers }).await? {
                 self.append(batch).await?;
             }
             admitted.taken();
@@ -243,16 +243,14 @@ impl Ingest {
 
 impl Ingest {
     /// The batch as the rules leave it; none when they drop all of it.
-    async fn sifted(&self, batch: Batch, room: &mut Room) -> Result<Option<Batch>, IngestError> {
+    async fn sifted(&self, batch: Batch) -> Result<Option<Batch>, IngestError> {
         let Some(rules) = &self.rules else { return Ok(Some(batch)) };
-        let Some(concern) = rules.concern(&batch).map_err(|Unread| IngestError::RulesUnread)? else {
+        let Some(snapshot) = rules.rules_ahead(&batch).map_err(|Unread| IngestError::RulesUnread)? else {
             return Ok(Some(batch));
         };
-        // For a copy, should one have to be made.
-        room.grow(batch.payload.len())?;
-        let is_small = batch.payload.len() <= SIFTED_AT_ONCE_BYTES_MAX && concern.services == 1;
-        let cut = || rules.cut(&concern, batch);
-        let cut = if is_small { cut() } else { compute(cut).await };
+        let is_quick = batch.payload.len() <= SIFTED_AT_ONCE_BYTES_MAX && has_one_resource(&batch.payload);
+        let cut = || rules.cut(&snapshot, batch);
+        let cut = if is_quick { cut() } else { compute(cut).await };
         cut.map_err(|error| IngestError::Malformed(error.to_string()))
     }
 
@@ -269,6 +267,15 @@ impl Ingest {
         }
         appended
     }
+}
+
+fn has_one_resource(payload: &[u8]) -> bool {
+    let mut resources = 0;
+    let are_more = otlp::any_resource(payload, |_| {
+        resources += 1;
+        resources > 1
+    });
+    are_more.is_ok_and(|are_more| !are_more)
 }
 
 impl IngestError {

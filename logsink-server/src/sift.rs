@@ -23,12 +23,12 @@ use logsink::{
     Severity,
     filter::{
         Fate,
-        rules::{Matched, RuleSet},
+        rules::{Document, Matched, RuleSet},
     },
 };
 use tokio::sync::watch;
 
-pub use self::ahead::{Concern, Unread};
+pub use self::ahead::Unread;
 use self::rewrite::Change;
 use crate::{
     control::Snapshot,
@@ -51,6 +51,8 @@ pub struct Sift {
 #[derive(Default)]
 struct Compiled {
     snapshot: Option<Arc<Snapshot>>,
+    /// The document for all services, read once for all that there are.
+    global: Option<Arc<Document>>,
     sets: HashMap<String, Option<Counted>>,
 }
 
@@ -153,7 +155,7 @@ impl Sift {
 
     /// What the rules want of each record of a request, which was checked.
     fn judge<'p>(&self, snapshot: &Arc<Snapshot>, payload: &'p [u8]) -> Result<Judged<'p>, WireError> {
-        let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        let now_ns = now_ns();
         let mut judged = Judged::default();
         // Records of one service follow one another.
         let mut last: Option<(&str, Option<Arc<Applied>>)> = None;
@@ -194,11 +196,20 @@ impl Sift {
         if !snapshot.concerns(service) {
             return None;
         }
-        if let Some(known) = lock(&self.compiled).current(snapshot, &self.metrics).get(service) {
-            return known.as_ref().map(|counted| counted.applied.clone());
-        }
+        // Who began with rules that are no longer in force must not take the place of those that are.
+        let is_in_force = self.rules.borrow().as_ref().is_some_and(|latest| Arc::ptr_eq(latest, snapshot));
+        let global = if is_in_force {
+            let mut compiled = lock(&self.compiled);
+            compiled.follow(snapshot, &self.metrics);
+            if let Some(known) = compiled.sets.get(service) {
+                return known.as_ref().map(|counted| counted.applied.clone());
+            }
+            compiled.global.clone()
+        } else {
+            snapshot.global().map(Arc::new)
+        };
         // It takes a while, and others are not kept waiting for it.
-        let set = match snapshot.compile_open(service) {
+        let set = match snapshot.compile_open(global.as_deref(), service) {
             Ok(rules) => Some(Counted::new(rules)),
             Err(error) => {
                 tracing::warn!(service, %error, "rules that do not fit together are not applied");
@@ -206,21 +217,25 @@ impl Sift {
             }
         };
         let mut compiled = lock(&self.compiled);
+        let is_followed = compiled.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, snapshot));
+        if !is_followed {
+            return set.map(|counted| counted.applied);
+        }
         // Someone may have been faster: then the limits and windows that count already are theirs.
-        let set = compiled.current(snapshot, &self.metrics).entry(service.to_owned()).or_insert(set);
+        let set = compiled.sets.entry(service.to_owned()).or_insert(set);
         set.as_ref().map(|counted| counted.applied.clone())
     }
 }
 
 impl Compiled {
-    /// The sets of this snapshot; those of another go, as do too many.
-    fn current(&mut self, snapshot: &Arc<Snapshot>, metrics: &Metrics) -> &mut HashMap<String, Option<Counted>> {
+    /// Begins anew with another snapshot, and when there are too many sets.
+    fn follow(&mut self, snapshot: &Arc<Snapshot>, metrics: &Metrics) {
         let is_current = self.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, snapshot));
         if !is_current || self.sets.len() >= SERVICES_MAX {
             self.show(metrics);
-            *self = Self { snapshot: Some(Arc::clone(snapshot)), sets: HashMap::new() };
+            let global = snapshot.global().map(Arc::new);
+            *self = Self { snapshot: Some(Arc::clone(snapshot)), global, sets: HashMap::new() };
         }
-        &mut self.sets
     }
 
     /// Brings the metrics up to what the rules have counted.
@@ -243,6 +258,10 @@ impl Counted {
         let shown = vec![(0, 0); rules.rules().len()];
         Self { applied: Arc::new(Applied { rules, dropped }), shown }
     }
+}
+
+fn now_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 fn lock(compiled: &Mutex<Compiled>) -> MutexGuard<'_, Compiled> {

@@ -24,8 +24,9 @@ pub struct Ingest {
     pub pending_bytes_max: Bytes,
     /// Whether rules are applied before the queue, so that what they drop and redact never gets there, rather than at the drain. Until
     /// they have been read, after a start, nothing is taken then. Left to the drain in any case are batches of the logsink
-    /// library (where it knows the rules, it has applied them), and services that have a rule with `rate_limit` or `dedup`: a request
-    /// that the queue did not take comes again, and would be taken for a repeat. Default: no: requests go into the queue as they came.
+    /// library (where it knows the rules, it has applied them), and requests with records of a service that has a rule with
+    /// `rate_limit` or `dedup`: what the queue did not take comes again, and would be taken for a repeat. On each processor a copy
+    /// of a request may be made, beside `pending_bytes_max`. Default: no: requests go into the queue as they came.
     pub apply_rules: bool,
     /// What each service may send.
     pub limits: IngestLimits,

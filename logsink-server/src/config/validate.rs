@@ -89,12 +89,6 @@ impl Config {
         ensure(bytes >= request, "ingest.pending_bytes_max", || {
             format!("{bytes} is less than ingest.request_bytes_max ({request}): one request would not fit")
         })?;
-        ensure(!self.ingest.apply_rules || bytes.0 >= 2 * request.0, "ingest.pending_bytes_max", || {
-            format!(
-                "{bytes} is less than twice ingest.request_bytes_max ({request}): with apply_rules a request and its copy \
-                 would not fit"
-            )
-        })?;
         // Beside what was read stands what is made of it.
         let bytes = self.drain.pending_bytes_max;
         ensure(self.drain.read_bytes_max() >= request.0, "drain.pending_bytes_max", || {
@@ -204,10 +198,6 @@ mod tests {
             (
                 "[drain]\npending_bytes_max='1MiB'",
                 "drain.pending_bytes_max: 1MiB is less than 2.5 times ingest.request_bytes_max",
-            ),
-            (
-                "[ingest]\napply_rules=true\npending_bytes_max='31MiB'",
-                "ingest.pending_bytes_max: 31MiB is less than twice ingest.request_bytes_max (16MiB): with apply_rules",
             ),
             ("[ingest.limits]\nrecords_per_second=0", "ingest.limits.records_per_second: 0 would take nothing"),
             (

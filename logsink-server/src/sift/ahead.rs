@@ -2,57 +2,42 @@
 
 use std::sync::Arc;
 
-use super::Sift;
+use super::{Sift, now_ns};
 use crate::{
     control::Snapshot,
     otlp::{self, WireError},
     queue::Batch,
 };
 
-/// The rules that concern a request.
-pub struct Concern {
-    snapshot: Arc<Snapshot>,
-    /// Services that the request has, those that come again included.
-    pub(crate) services: usize,
-}
-
 /// The rules have not been read since the server started, so that nobody knows what must not get into the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unread;
 
 impl Sift {
-    /// Whether rules have to be applied to a checked batch before the queue. Not to one that has been sifted by its sender, and not to
-    /// other batches of the logsink library either: their records' ids are places in the batch, and a batch that is sent again has the
-    /// same ones only when none was cut out. Those are left to the drain.
+    /// The rules that may have to be applied to a batch before the queue. Not to one that its sender has sifted, and not to other
+    /// batches of the logsink library either: their records' ids are places in the batch, and a batch that is sent again has the same
+    /// ones only when none was cut out. Those are left to the drain.
     ///
     /// # Errors
     /// While the rules have not been read.
-    pub fn concern(&self, batch: &Batch) -> Result<Option<Concern>, Unread> {
+    pub fn rules_ahead(&self, batch: &Batch) -> Result<Option<Arc<Snapshot>>, Unread> {
         if batch.headers.rules.is_some() || batch.headers.instance.is_some() {
             return Ok(None);
         }
         let snapshot = self.rules.borrow().clone().ok_or(Unread)?;
-        let (mut services, mut concern) = (0, false);
-        let read = otlp::any_resource(&batch.payload, |resource| {
-            services += 1;
-            concern |= snapshot.concerns(resource.service);
-            false
-        });
-        // It was checked when it came in.
-        Ok((concern && read.is_ok()).then_some(Concern { snapshot, services }))
+        Ok((!snapshot.documents.is_empty()).then_some(snapshot))
     }
 
-    /// The batch as the rules want it; none when they drop all of it. Its bytes are what they were unless a rule matched. Where a
-    /// service's rules remember events, in limits and for repeats, the batch is left to the drain as well: should the queue not
-    /// take it, it comes again, and the rules would take it for one more.
+    /// A checked batch as the rules want it; none when they drop all of it. Its bytes are what they were unless a rule matched. Where
+    /// the rules for one of its services remember events, in limits or for repeats, the batch is left to the drain as well: should
+    /// the queue not take it, it comes again, and they would take it for one more. What a rule has matched is counted again then.
     ///
     /// # Errors
     /// When the batch is not OTLP, though it was checked: it must not go on then.
-    pub fn cut(&self, concern: &Concern, mut batch: Batch) -> Result<Option<Batch>, WireError> {
-        let snapshot = &concern.snapshot;
-        let remember =
-            |service: &str| self.rules_for(snapshot, service).is_some_and(|applied| applied.rules.remembers());
-        if otlp::any_resource(&batch.payload, |resource| remember(resource.service))? {
+    pub fn cut(&self, snapshot: &Arc<Snapshot>, mut batch: Batch) -> Result<Option<Batch>, WireError> {
+        if !otlp::any_resource(&batch.payload, |resource| snapshot.concerns(resource.service))?
+            || self.would_remember(snapshot, &batch.payload)?
+        {
             return Ok(Some(batch));
         }
         let judged = self.judge(snapshot, &batch.payload)?;
@@ -65,5 +50,18 @@ impl Sift {
         }
         batch.headers.rules = revision;
         Ok(Some(batch))
+    }
+
+    /// Whether the rules for one of the services that have records would remember something of them.
+    fn would_remember(&self, snapshot: &Arc<Snapshot>, payload: &[u8]) -> Result<bool, WireError> {
+        let (now_ns, mut last, mut remember) = (now_ns(), None, false);
+        otlp::walk(payload, &mut |record| {
+            let service = record.resource.service;
+            if last != Some(service) {
+                last = Some(service);
+                remember |= self.rules_for(snapshot, service).is_some_and(|applied| applied.rules.remembers(now_ns));
+            }
+        })?;
+        Ok(remember)
     }
 }

@@ -144,12 +144,13 @@ impl RuleSet {
         self.rules.is_empty()
     }
 
-    /// Whether what it says of an event depends on the events before it: it has limits, or drops repeats. Asked twice about the same
-    /// event, it may answer differently.
-    pub fn remembers(&self) -> bool {
-        let remembers =
-            |action: &Action| matches!(action, Action::RateLimit(_) | Action::KeyedLimit(..) | Action::Dedup(..));
-        self.rules.iter().any(|rule| remembers(&rule.action))
+    /// Whether what it says of an event at this time depends on the events before it: it has limits, or drops repeats. Asked twice
+    /// about the same event, it may answer differently.
+    pub fn remembers(&self, now_ns: u64) -> bool {
+        self.rules
+            .iter()
+            .filter(|rule| !rule.expired(now_ns))
+            .any(|rule| matches!(rule.action, Action::RateLimit(_) | Action::KeyedLimit(..) | Action::Dedup(..)))
     }
 
     /// The changes of the rules that have matched an event of this very set.

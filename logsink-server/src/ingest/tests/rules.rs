@@ -13,17 +13,17 @@ fn rules(text: &str) -> Rules {
 }
 
 /// A way in with these rules, and who can change them.
-fn with_rules(rules: Rules, options: Options) -> (Door, watch::Sender<Rules>) {
+fn with_rules(rules: Rules) -> (Door, watch::Sender<Rules>) {
     let mut door = door(1 << 20);
     let (change, rules) = watch::channel(rules);
     let sift = Sift::new(rules, door.metrics.clone());
-    door.ingest = Ingest::new(door.memory.clone(), Some(sift), options, door.metrics.clone());
+    door.ingest = Ingest::new(door.memory.clone(), Some(sift), Options::default(), door.metrics.clone());
     (door, change)
 }
 
 #[tokio::test]
 async fn nothing_of_others_is_taken_before_the_rules_are_read() {
-    let (door, change) = with_rules(None, Options::default());
+    let (door, change) = with_rules(None);
     let foreign = || door.ingest.accept(payload(3).into(), Headers::default());
     let refused = foreign().await.unwrap_err();
     assert!(refused == IngestError::RulesUnread && refused.retry_after().is_some());
@@ -44,7 +44,7 @@ async fn what_the_queue_did_not_take_is_taken_when_it_comes_again() {
     for then in
         ["{ dedup = { window_ms = 3600000, by = \"x\" } }", "{ rate_limit = { per_second = 0.001 } }", "\"keep\""]
     {
-        let (door, _change) = with_rules(rules(&format!("[[rule]]\nname = \"r\"\nthen = {then}")), Options::default());
+        let (door, _change) = with_rules(rules(&format!("[[rule]]\nname = \"r\"\nthen = {then}")));
         *door.memory.error.lock().unwrap() = Some(QueueError::Unavailable("the broker is away".to_owned()));
         let send = || door.ingest.accept(payload(1).into(), Headers::default());
         assert!(matches!(send().await, Err(IngestError::QueueUnavailable(_))));
@@ -56,7 +56,7 @@ async fn what_the_queue_did_not_take_is_taken_when_it_comes_again() {
 #[tokio::test]
 async fn what_is_dropped_is_acknowledged_and_never_appended() {
     let off = rules("[[rule]]\nname = \"all\"\nthen = \"drop\"");
-    let (door, _change) = with_rules(off, Options::default());
+    let (door, _change) = with_rules(off);
     // One that is sifted at once, and one beside the tasks of others.
     for records in [3, 1_000] {
         let ack = door.ingest.accept(payload(records).into(), Headers::default()).await.unwrap();
@@ -65,16 +65,4 @@ async fn what_is_dropped_is_acknowledged_and_never_appended() {
     assert!(door.memory.batches.lock().unwrap().is_empty());
     assert_eq!((door.metrics.ingest_records.get(), door.metrics.queue_appended.get()), (1_003, 0));
     assert!(door.metrics.encode().contains("logsink_rule_dropped_total{rule=\"all\"} 1003"));
-}
-
-#[tokio::test]
-async fn a_copy_has_to_find_room() {
-    let sent = payload(10);
-    let options =
-        Options { pending_bytes_max: sent.len() * 3 / 2, request_bytes_max: sent.len(), ..Options::default() };
-    let (door, change) = with_rules(rules("[[rule]]\nname = \"none\"\nwhen = 'x=1'\nthen = \"drop\""), options);
-    let send = || door.ingest.accept(sent.clone().into(), Headers::default());
-    assert_eq!(send().await.unwrap_err(), IngestError::Overload);
-    change.send_replace(Some(Arc::default()));
-    assert_eq!(send().await.unwrap().records, 10, "without rules there is no copy");
 }

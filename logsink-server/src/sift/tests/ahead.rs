@@ -10,8 +10,8 @@ fn batch(request: &ExportLogsServiceRequest, headers: Headers) -> Batch {
 impl Sift {
     /// The batch as it goes into the queue.
     fn ahead(&self, batch: Batch) -> Option<Batch> {
-        match self.concern(&batch).expect("the rules are read") {
-            Some(concern) => self.cut(&concern, batch).expect("it is OTLP"),
+        match self.rules_ahead(&batch).expect("the rules are read") {
+            Some(snapshot) => self.cut(&snapshot, batch).expect("it is OTLP"),
             None => Some(batch),
         }
     }
@@ -96,6 +96,10 @@ fn what_rules_would_remember_is_left_to_the_drain() {
         let left = sift.ahead(batch.clone()).expect("all of it");
         assert_eq!((left.payload.as_ptr(), left.headers.rules), (batch.payload.as_ptr(), None), "{then}");
     }
+    // A rule that has ended remembers nothing.
+    let ended = "[[rule]]\nname = \"r\"\nuntil = \"2020-01-01T00:00:00Z\"\nthen = { dedup = { window_ms = 9 } }";
+    let cut = sift(&[(None, &format!("{ended}{redact}"))]).ahead(batch(&request(), Headers::default()));
+    assert_eq!(cut.and_then(|cut| cut.headers.rules).as_deref(), Some("g1-s0"));
 }
 
 #[test]
@@ -103,9 +107,9 @@ fn nothing_goes_on_before_the_rules_are_read() {
     let (change, rules) = watch::channel(None);
     let sift = Sift::new(rules, Metrics::new());
     let foreign = batch(&request(), Headers::default());
-    assert_eq!(sift.concern(&foreign).err(), Some(Unread));
+    assert_eq!(sift.rules_ahead(&foreign).err(), Some(Unread));
     let own = batch(&request(), Headers { instance: Some("i".to_owned()), ..Headers::default() });
-    assert!(sift.concern(&own).unwrap().is_none(), "the drain's");
+    assert!(sift.rules_ahead(&own).unwrap().is_none(), "the drain's");
     change.send_replace(Some(Arc::default()));
-    assert!(sift.concern(&foreign).unwrap().is_none());
+    assert!(sift.rules_ahead(&foreign).unwrap().is_none());
 }
