@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpStream, runtime::Runtime, sync::watch, task::JoinHandle};
 use tonic::transport::Channel;
 
-use super::{Addresses, App};
+use super::{Addresses, App, rules_read};
 use crate::{
     config::{
         Config,
@@ -339,4 +339,23 @@ fn a_batch_sent_again_is_found_once_also_after_a_crash() {
         three_are_found(&server, 6).await;
         server.stop().await;
     });
+}
+
+#[tokio::test]
+async fn the_drain_waits_for_the_rules_and_no_longer_than_the_server_runs() {
+    let (rules, are_read) = watch::channel(None);
+    let (stop, stopping) = watch::channel(false);
+    let waiting = [(); 2].map(|()| tokio::spawn(rules_read(are_read.clone(), stopping.clone())));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+    rules.send_replace(Some(()));
+    for waiting in waiting {
+        let stopping = tokio::time::timeout(PATIENCE, waiting).await.expect("the rules are read").unwrap();
+        assert!(!*stopping.borrow());
+    }
+    rules.send_replace(None);
+    let waiting = tokio::spawn(rules_read(are_read, stopping));
+    stop.send_replace(true);
+    let stopping = tokio::time::timeout(PATIENCE, waiting).await.expect("the server stops").unwrap();
+    assert!(*stopping.borrow(), "and the drain hears of it");
 }
