@@ -74,8 +74,7 @@ impl Finder {
     }
 }
 
-/// A search under way. What it finds next depends on where the last match ended, so that the processor waits for one thing after the
-/// other: that, and not the number of instructions, is what it costs.
+/// A search under way.
 struct Search<'t, 'm> {
     text: &'t [u8],
     window: usize,
