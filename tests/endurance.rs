@@ -45,6 +45,9 @@ fn await_indexed(space: &Space, count: u64) {
         let indexed = serde_json::from_str::<serde_json::Value>(&answer.body).map_err(|error| error.to_string())?;
         if indexed["count"].as_u64() >= Some(count) { Ok(()) } else { Err(answer.body) }
     });
+    // Each copy of a shard shows new documents when it refreshes, and another one may answer the next search.
+    let refreshed = http::post(&url.replace("_count", "_refresh"), "application/json", Vec::new());
+    assert_eq!(refreshed.expect("Elasticsearch refreshes").status, 200);
 }
 
 /// When each partition was last seen with an owner, and the longest time that one was without.
