@@ -239,6 +239,7 @@ fn several_sinks_are_named_or_found() {
 }
 
 #[test]
+#[cfg(feature = "kafka")]
 fn a_kafka_endpoint_has_brokers_and_a_topic() {
     let kafka = |brokers: &str, topic: &str| Endpoint::Kafka {
         brokers: brokers.to_owned(),
