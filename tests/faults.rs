@@ -180,6 +180,11 @@ fn a_server_that_starts_without_etcd_indexes_nothing_before_it_knows_the_rules()
     until("the drain answers", PATIENCE, || http::get(&drain.http_url("/readyz")).map(drop));
     let stopped = rules(&drain);
     assert_eq!(stopped["ready"], false, "{stopped}");
+    until("the drain says that it waits", PATIENCE, || {
+        let said = server.stderr();
+        if said.contains("the drain waits until the rules have been read") { Ok(()) } else { Err(said) }
+    });
+    // That nothing comes cannot be waited for: three times what it takes for an event to be found.
     thread::sleep(Duration::from_secs(3));
     assert_eq!(server.query(&format!("service={service}")).len(), 0, "{}", server.stderr());
     control("start", &["etcd"]);

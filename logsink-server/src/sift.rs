@@ -127,7 +127,7 @@ impl Sift {
         if message.headers.rules.is_some() {
             return message;
         }
-        let Some(snapshot) = self.rules.borrow().clone() else { return message };
+        let Some(snapshot) = self.in_force().filter(|snapshot| !snapshot.documents.is_empty()) else { return message };
         // What is not OTLP is told by looking at all of it.
         let concern = otlp::any_resource(&message.payload, |resource| snapshot.concerns(resource.service));
         if !concern.unwrap_or(true) {
@@ -151,6 +151,11 @@ impl Sift {
         }
         message.dropped = dropped;
         message
+    }
+
+    /// None until they have been read.
+    fn in_force(&self) -> Option<Arc<Snapshot>> {
+        self.rules.borrow().clone()
     }
 
     /// What the rules want of each record of a request, which was checked.
@@ -197,7 +202,7 @@ impl Sift {
             return None;
         }
         // Who began with rules that are no longer in force must not take the place of those that are.
-        let is_in_force = self.rules.borrow().as_ref().is_some_and(|latest| Arc::ptr_eq(latest, snapshot));
+        let is_in_force = self.in_force().is_some_and(|latest| Arc::ptr_eq(&latest, snapshot));
         let global = if is_in_force {
             let mut compiled = lock(&self.compiled);
             compiled.follow(snapshot, &self.metrics);
@@ -217,8 +222,7 @@ impl Sift {
             }
         };
         let mut compiled = lock(&self.compiled);
-        let is_followed = compiled.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, snapshot));
-        if !is_followed {
+        if !compiled.is_of(snapshot) {
             return set.map(|counted| counted.applied);
         }
         // Someone may have been faster: then the limits and windows that count already are theirs.
@@ -228,10 +232,13 @@ impl Sift {
 }
 
 impl Compiled {
+    fn is_of(&self, snapshot: &Arc<Snapshot>) -> bool {
+        self.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, snapshot))
+    }
+
     /// Begins anew with another snapshot, and when there are too many sets.
     fn follow(&mut self, snapshot: &Arc<Snapshot>, metrics: &Metrics) {
-        let is_current = self.snapshot.as_ref().is_some_and(|current| Arc::ptr_eq(current, snapshot));
-        if !is_current || self.sets.len() >= SERVICES_MAX {
+        if !self.is_of(snapshot) || self.sets.len() >= SERVICES_MAX {
             self.show(metrics);
             let global = snapshot.global().map(Arc::new);
             *self = Self { snapshot: Some(Arc::clone(snapshot)), global, sets: HashMap::new() };

@@ -346,7 +346,10 @@ async fn the_drain_waits_for_the_rules_and_no_longer_than_the_server_runs() {
     let (rules, are_read) = watch::channel(None);
     let (stop, stopping) = watch::channel(false);
     let waiting = [(); 2].map(|()| tokio::spawn(rules_read(are_read.clone(), stopping.clone())));
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    // On the one thread here both have had their turn, and would have ended in it.
+    for _ in 0..8 {
+        tokio::task::yield_now().await;
+    }
     assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
     rules.send_replace(Some(()));
     for waiting in waiting {

@@ -24,7 +24,7 @@ impl Sift {
         if batch.headers.rules.is_some() || batch.headers.instance.is_some() {
             return Ok(None);
         }
-        let snapshot = self.rules.borrow().clone().ok_or(Unread)?;
+        let snapshot = self.in_force().ok_or(Unread)?;
         Ok((!snapshot.documents.is_empty()).then_some(snapshot))
     }
 
