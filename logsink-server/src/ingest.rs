@@ -1,8 +1,8 @@
 //! A request comes in: checked, put into the queue, acknowledged.
 //!
-//! An [`Ack`] promises that every record of the request is durable in the queue, or was dropped by a rule before it. Anything else is an [`IngestError`], which
-//! says whether the sender should try again; nothing of the request has been taken then, or, when the queue failed half-way,
-//! it may have been: a sender that repeats a batch with its sequence number doubles nothing.
+//! An [`Ack`] promises that every record of the request is durable in the queue, or was dropped by a rule before it. Anything else is
+//! an [`IngestError`], which says whether the sender should try again; nothing of the request has been taken then, or, when the queue
+//! failed half-way, it may have been: a sender that repeats a batch with its sequence number doubles nothing.
 //! When more is under way than [`Options::pending_bytes_max`], a service has its share of that or is over its rate, or the
 //! queue is full, the sender is told to try again, and when.
 
