@@ -130,8 +130,7 @@ impl Client {
         let place = self.nodes.place(body.len()).await;
         let node = &self.transports[place.node()];
         let query = [("filter_path", bulk::FILTER_PATH)];
-        let encoding = *node.encoding.get_or_init(|| node.encoding(self.compression)).await;
-        let encoding = encoding.filter(|_| !node.is_plain.load(Relaxed));
+        let encoding = node.encoding(self.compression).await.filter(|_| !node.is_plain.load(Relaxed));
         let compressed = match encoding {
             Some(encoding) => self.compressed(node, path, &query, encoding, &body).await,
             None => Compressed::NotWorth,
@@ -228,21 +227,24 @@ impl Node {
         Ok(Answer { status, body, retry_after })
     }
 
-    /// How to compress what goes to this node. Asks where it is; a name that has no address fails the request anyway.
+    /// How to compress what goes to this node. Asks once where that is; while its name has no address, requests fail anyway.
     async fn encoding(&self, compression: Compression) -> Option<Encoding> {
-        let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let port = self.url.port_or_known_default().unwrap_or_default();
-        let addresses: Vec<IpAddr> = match compression {
-            Compression::Auto => match tokio::net::lookup_host((host, port)).await {
-                Ok(addresses) => addresses.map(|address| address.ip()).collect(),
-                Err(error) => {
-                    tracing::debug!(host, %error, "cannot look up a node; its bodies are not compressed");
-                    Vec::new()
-                }
-            },
-            _ => Vec::new(),
+        let ask = || async {
+            let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+            let port = self.url.port_or_known_default().unwrap_or_default();
+            let addresses: Vec<IpAddr> = match compression {
+                Compression::Auto => tokio::net::lookup_host((host, port)).await?.map(|address| address.ip()).collect(),
+                _ => Vec::new(),
+            };
+            Ok::<_, std::io::Error>(compression.encoding(&addresses))
         };
-        compression.encoding(&addresses)
+        match self.encoding.get_or_try_init(ask).await {
+            Ok(encoding) => *encoding,
+            Err(error) => {
+                tracing::debug!(node = address::name(&self.url), %error, "cannot look up a node");
+                None
+            }
+        }
     }
 }
 

@@ -1,11 +1,17 @@
 //! The sending loop against a server that answers as each story wants: faults that a real one cannot be made to show.
 
 use std::{
+    io::Read as _,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
-use axum::{Router, body::Bytes, extract::State, http::Method as HttpMethod, http::StatusCode};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, Method as HttpMethod, StatusCode},
+};
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
     logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
@@ -14,7 +20,7 @@ use prost::Message as _;
 use tokio::net::TcpListener;
 
 use super::{
-    super::{ElasticsearchOptions, body::Shape, route::Routes},
+    super::{ElasticsearchOptions, body::Shape, compress::Compression, route::Routes},
     *,
 };
 use crate::{
@@ -31,12 +37,29 @@ struct Server {
     answers: VecDeque<(u16, String)>,
     /// The ids of each `_bulk` request.
     requests: Vec<Vec<String>>,
+    /// Their `content-encoding`.
+    encodings: Vec<Option<String>>,
 }
 
-async fn serve(State(script): State<Script>, method: HttpMethod, body: Bytes) -> (StatusCode, String) {
+async fn serve(
+    State(script): State<Script>,
+    method: HttpMethod,
+    headers: HeaderMap,
+    body: Bytes,
+) -> (StatusCode, String) {
     if method != HttpMethod::POST {
         return (StatusCode::OK, r#"{"version":{"number":"9.5.3"}}"#.into());
     }
+    let encoding = headers.get("content-encoding").map(|value| value.to_str().unwrap().to_owned());
+    let body = match encoding.as_deref() {
+        None => body.to_vec(),
+        Some("gzip") => {
+            let mut plain = Vec::new();
+            flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain).unwrap();
+            plain
+        }
+        Some(other) => panic!("{other}"),
+    };
     let ids: Vec<String> = body
         .split(|&byte| byte == b'\n')
         .filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok())
@@ -45,6 +68,7 @@ async fn serve(State(script): State<Script>, method: HttpMethod, body: Bytes) ->
     let mut script = script.lock().unwrap();
     let created = items(&vec![created(); ids.len()]);
     script.requests.push(ids);
+    script.encodings.push(encoding);
     let (status, answer) = script.answers.pop_front().unwrap_or((200, created));
     (StatusCode::from_u16(status).unwrap(), answer)
 }
@@ -88,11 +112,19 @@ async fn story(answers: impl IntoIterator<Item = (u16, String)>) -> Story {
 }
 
 fn story_at(address: SocketAddr, answers: impl IntoIterator<Item = (u16, String)>) -> Story {
-    let server = Server { answers: answers.into_iter().collect(), requests: Vec::new() };
+    story_with(address, answers, Compression::None)
+}
+
+fn story_with(
+    address: SocketAddr,
+    answers: impl IntoIterator<Item = (u16, String)>,
+    compression: Compression,
+) -> Story {
+    let server = Server { answers: answers.into_iter().collect(), ..Server::default() };
     let script: Script = Arc::new(Mutex::new(server));
     let url = format!("http://{address}");
     let buried = Arc::<Buried>::default();
-    let options = ElasticsearchOptions { urls: vec![url], ..ElasticsearchOptions::default() };
+    let options = ElasticsearchOptions { urls: vec![url], compression, ..ElasticsearchOptions::default() };
     let elasticsearch = Elasticsearch::connect(options, buried.clone(), Metrics::new()).unwrap();
     Story { script, buried, elasticsearch }
 }
@@ -149,6 +181,21 @@ async fn sends_again_only_what_was_refused_for_now() {
     assert_eq!(story.requests(), ["01234", "13"]);
     assert_eq!(*story.buried.0.lock().unwrap(), [(Some(2), "refused: document_parsing_exception: no date".to_owned())]);
     assert_eq!(story.elasticsearch.metrics.index_duplicates.get(), 1);
+}
+
+#[tokio::test]
+async fn whole_bodies_and_what_is_left_of_them_are_compressed() {
+    let busy = r#"{"create":{"status":429,"error":{"type":"es_rejected_execution_exception","reason":"full"}}}"#;
+    let some = items(&[[created(); 100], [busy; 100], [created(); 100]].concat());
+    let answers = [(503, "full".into()), (200, some)];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let story = story_with(listener.local_addr().unwrap(), answers, Compression::Gzip);
+    story.serve(listener);
+    assert_eq!(story.write(&[message(300)]).await.stored, 300);
+    let server = story.script.lock().unwrap();
+    let [first, again, rest] = &server.requests[..] else { panic!("{} requests", server.requests.len()) };
+    assert!(first.len() == 300 && first == again && rest[..] == first[100..200]);
+    assert_eq!(server.encodings, vec![Some("gzip".to_owned()); 3]);
 }
 
 #[tokio::test]
