@@ -152,3 +152,40 @@ async fn odd_requests_are_refused() {
     assert_eq!(std::fs::read_dir(dir.path().join("service")).unwrap().count(), 1);
     server.stop().await;
 }
+
+#[cfg(feature = "real-servers")]
+#[tokio::test]
+async fn more_rules_than_an_answer_of_etcd_may_have_are_all_read() {
+    use etcd_client::{Client, DeleteOptions, Txn, TxnOp};
+    use logsink::source::etcd::{Range, Readings};
+
+    let endpoint = std::env::var("ETCD_ENDPOINTS").expect("ETCD_ENDPOINTS names an etcd");
+    let mut etcd = Client::connect([&endpoint], None).await.unwrap();
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    // Not where other stories' servers look.
+    let prefix = format!("/story/rules/{}/", since.as_nanos());
+    let small: Vec<TxnOp> =
+        (0..1_100).map(|n| TxnOp::put(format!("{prefix}small/{n}"), "filter = \"warn\"", None)).collect();
+    for some in small.chunks(100) {
+        etcd.txn(Txn::new().and_then(some)).await.unwrap();
+    }
+    let large = vec![b'#'; logsink::filter::rules::DOCUMENT_BYTES_MAX];
+    for n in 0..24 {
+        etcd.put(format!("{prefix}large/{n}"), large.clone(), None).await.unwrap();
+    }
+    let mut readings = Readings::new(vec![endpoint], Range::Prefix(prefix.clone()));
+    let mut next = async || tokio::time::timeout(Duration::from_secs(20), readings.next()).await.expect("etcd answers");
+    let reading = next().await;
+    assert_eq!(reading.entries.len(), 1_124);
+    assert!((0..24).all(|n| reading.entries[&format!("{prefix}large/{n}")].value == large));
+    assert!(reading.entries.values().all(|entry| entry.revision <= reading.revision), "of one moment");
+
+    let changed = etcd.put(format!("{prefix}small/7"), "filter = \"error\"", None).await.unwrap();
+    let reading = next().await;
+    let entry = &reading.entries[&format!("{prefix}small/7")];
+    assert_eq!(
+        (entry.value.as_slice(), entry.revision),
+        (&b"filter = \"error\""[..], changed.header().unwrap().revision())
+    );
+    etcd.delete(prefix, Some(DeleteOptions::new().with_prefix())).await.unwrap();
+}

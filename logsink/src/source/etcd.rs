@@ -31,6 +31,11 @@ const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(3);
 /// Short, for rules are to take effect within a second of etcd's return.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_millis(800);
+/// Keys that are asked for at once, at first. The client takes no answer of more than 4 MiB, so that of large documents there are
+/// fewer in one: fifteen of the largest that are taken for rules.
+const PAGE_KEYS: i64 = 1_024;
+/// gRPC's status of an answer that is more than the client takes.
+const OUT_OF_RANGE: i32 = 11;
 
 /// Rules from etcd.
 #[derive(Debug)]
@@ -247,25 +252,73 @@ pub async fn connect(endpoints: &[String]) -> Result<Client, String> {
 }
 
 async fn read(client: &mut Client, range: &Range) -> Result<Reading, String> {
-    let operations: Vec<TxnOp> = match range {
-        Range::Keys(keys) => keys.iter().map(|key| TxnOp::get(key.as_str(), None)).collect(),
-        Range::Prefix(prefix) => vec![TxnOp::get(prefix.as_str(), Some(GetOptions::new().with_prefix()))],
-    };
+    match range {
+        Range::Keys(keys) => read_keys(client, keys).await,
+        Range::Prefix(prefix) => read_prefix(client, prefix).await,
+    }
+}
+
+async fn read_keys(client: &mut Client, keys: &[String]) -> Result<Reading, String> {
+    let operations: Vec<TxnOp> = keys.iter().map(|key| TxnOp::get(key.as_str(), None)).collect();
     let answer = within(client.txn(Txn::new().and_then(operations))).await?;
-    let revision = answer.header().map_or(0, |header| header.revision());
-    let mut entries = BTreeMap::new();
+    let mut reading = Reading { revision: answer.header().map_or(0, |header| header.revision()), ..Reading::default() };
     for response in answer.op_responses() {
         let TxnOpResponse::Get(mut found) = response else { continue };
-        for pair in found.take_kvs() {
-            let revision = pair.mod_revision();
-            let (key, value) = pair.into_key_value();
-            // A key that is no text is none of ours.
-            if let Ok(key) = String::from_utf8(key) {
-                entries.insert(key, Entry { value, revision });
+        reading.entries.extend(found.take_kvs().into_iter().filter_map(entry));
+    }
+    Ok(reading)
+}
+
+/// Page by page, all as of the first one's revision.
+async fn read_prefix(client: &mut Client, prefix: &str) -> Result<Reading, String> {
+    let (mut reading, mut page_keys) = (Reading::default(), PAGE_KEYS);
+    let (mut from, end) = (prefix.as_bytes().to_vec(), end_of(prefix));
+    loop {
+        let options =
+            GetOptions::new().with_range(end.as_slice()).with_limit(page_keys).with_revision(reading.revision);
+        let page = async {
+            match client.get(from.as_slice(), Some(options)).await {
+                Err(etcd_client::Error::GRpcStatus(status))
+                    if i32::from(status.code()) == OUT_OF_RANGE && page_keys > 1 =>
+                {
+                    Ok(None)
+                }
+                page => page.map(Some),
             }
+        };
+        let Some(mut page) = within(page).await? else {
+            page_keys /= 4;
+            continue;
+        };
+        let revision = page.header().map_or(0, |header| header.revision());
+        let pairs = page.take_kvs();
+        // A later page's revision is that of its moment.
+        if reading.revision == 0 {
+            reading.revision = revision;
+        }
+        let last = pairs.last().map(|pair| [pair.key(), b"\0"].concat());
+        reading.entries.extend(pairs.into_iter().filter_map(entry));
+        match last {
+            Some(next) if page.more() => from = next,
+            _ => return Ok(reading),
         }
     }
-    Ok(Reading { entries, revision })
+}
+
+/// The first key after all that begin with `prefix`, whose last character is ASCII.
+fn end_of(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
+}
+
+/// A key that is no text is none of ours.
+fn entry(pair: KeyValue) -> Option<(String, Entry)> {
+    let revision = pair.mod_revision();
+    let (key, value) = pair.into_key_value();
+    Some((String::from_utf8(key).ok()?, Entry { value, revision }))
 }
 
 async fn within<T>(answer: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T, String> {
