@@ -54,6 +54,9 @@ mod refusals;
 /// Clients that connect and do not get on with it.
 mod doors;
 
+/// What operators look at, before a real Prometheus: the panels of the dashboard, and the alerts.
+mod prometheus;
+
 /// TLS from the application to the server and from the command to the server; certificates that are not right.
 mod tls;
 

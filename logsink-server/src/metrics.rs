@@ -5,6 +5,7 @@
 //! `_total` at its end and every name begins with `logsink_`.
 
 mod labels;
+mod register;
 
 use std::{
     collections::BTreeSet,
@@ -13,23 +14,19 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text},
-    metrics::{
-        counter::Counter,
-        family::{Family, MetricConstructor},
-        gauge::Gauge,
-        histogram::Histogram,
-    },
-    registry::{Registry, Unit},
+    encoding::text,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
 };
 
 pub use self::labels::{Closed, Door, Item, ItemResult, Node, Partition, Reason, Refusal, Refused, Rule, Service};
+use self::{
+    labels::{CLIENTS, DEAD},
+    register::{bytes, counter, family, gauge, seconds, seconds_by},
+};
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Seconds, from what an in-memory answer takes to what a client waits at most.
-const SECONDS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
 /// Services that have figures of their own: what a page can show and a time-series database bears. Further ones are counted
 /// together.
@@ -40,20 +37,6 @@ const SERVICE_CHARS_MAX: usize = 64;
 
 /// What services without figures of their own are called.
 const OTHER_SERVICES: &str = "(other)";
-/// Bytes of requests to the index, from the least that pays to more than is usual.
-const REQUEST_BYTES: [f64; 10] = [
-    16_384.0,
-    65_536.0,
-    262_144.0,
-    524_288.0,
-    1_048_576.0,
-    2_097_152.0,
-    3_145_728.0,
-    4_194_304.0,
-    8_388_608.0,
-    16_777_216.0,
-];
-
 type Source = Box<dyn Fn(&Metrics) + Send + Sync>;
 
 /// Every counter of the server. The fields stand in the order of the flow.
@@ -307,7 +290,21 @@ impl Metrics {
             sources: Mutex::default(),
             services: Mutex::default(),
         };
+        metrics.show_zeros();
         Arc::new(Self { registry: std::mem::take(r), ..metrics })
+    }
+
+    /// Shows what an alert asks for before there is something to count: Prometheus sees no increase in a series that begins with it.
+    fn show_zeros(&self) {
+        for reason in Refusal::ALL {
+            self.ingest_refused.get_or_create(&Refused { reason }).inc_by(0);
+        }
+        for reason in DEAD {
+            self.index_dead.get_or_create(&Reason { reason }).inc_by(0);
+        }
+        for reason in CLIENTS {
+            self.queue_replaced.get_or_create(&Reason { reason }).inc_by(0);
+        }
     }
 
     /// The connections that are open at a door, `grpc` or `http`.
@@ -325,13 +322,15 @@ impl Metrics {
         self.ingest_refused.get_or_create(&Refused { reason }).inc();
     }
 
-    /// Counts records that went to the dead letters; `reason` is a short static name such as `mapping`.
+    /// Counts records that went to the dead letters; `reason` is one of [`DEAD`].
     pub fn dead(&self, reason: &'static str, records: u64) {
+        debug_assert!(DEAD.contains(&reason), "{reason}");
         self.index_dead.get_or_create(&Reason { reason }).inc_by(records);
     }
 
-    /// Counts a Kafka client that was replaced; `client` is `consumer` or `producer`.
+    /// Counts a Kafka client that was replaced; `client` is one of [`CLIENTS`].
     pub fn kafka_replaced(&self, client: &'static str) {
+        debug_assert!(CLIENTS.contains(&client), "{client}");
         self.queue_replaced.get_or_create(&Reason { reason: client }).inc();
     }
 
@@ -398,56 +397,6 @@ impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
-}
-
-fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
-    let counter = Counter::default();
-    registry.register(name, help, counter.clone());
-    counter
-}
-
-fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
-    let gauge = Gauge::default();
-    registry.register(name, help, gauge.clone());
-    gauge
-}
-
-fn seconds(registry: &mut Registry, name: &str, help: &str) -> Histogram {
-    let histogram = Histogram::new(SECONDS);
-    registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
-    histogram
-}
-
-fn bytes(registry: &mut Registry, name: &str, help: &str) -> Histogram {
-    let histogram = Histogram::new(REQUEST_BYTES);
-    registry.register_with_unit(name, help, Unit::Bytes, histogram.clone());
-    histogram
-}
-
-fn seconds_by<S>(registry: &mut Registry, name: &str, help: &str) -> Family<S, Histogram, fn() -> Histogram>
-where
-    S: EncodeLabelSet + Clone + std::hash::Hash + Eq + std::fmt::Debug + Send + Sync + 'static,
-{
-    let family = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
-    registry.register_with_unit(name, help, Unit::Seconds, family.clone());
-    family
-}
-
-fn family<S, M>(registry: &mut Registry, name: &str, help: &str) -> Family<S, M>
-where
-    S: EncodeLabelSet + Clone + std::hash::Hash + Eq + std::fmt::Debug + Send + Sync + 'static,
-    M: prometheus_client::encoding::EncodeMetric
-        + prometheus_client::metrics::TypedMetric
-        + Default
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-    fn() -> M: MetricConstructor<M>,
-{
-    let family = Family::<S, M>::default();
-    registry.register(name, help, family.clone());
-    family
 }
 
 #[cfg(test)]

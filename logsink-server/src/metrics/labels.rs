@@ -35,6 +35,22 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// All of them.
+    pub(super) const ALL: [Self; 12] = [
+        Self::Malformed,
+        Self::Encoding,
+        Self::MediaType,
+        Self::TooLarge,
+        Self::Limit,
+        Self::QueueUnavailable,
+        Self::QueueFailed,
+        Self::Overload,
+        Self::Rate,
+        Self::Share,
+        Self::RulesUnread,
+        Self::TooSlow,
+    ];
+
     /// The value of the label `reason`.
     pub fn name(self) -> &'static str {
         match self {
@@ -89,6 +105,13 @@ pub struct Reason {
     /// A short name in snake case, from a fixed set: never text that came from outside.
     pub reason: &'static str,
 }
+
+/// Why a record goes to the dead letters: the message is not OTLP, or no JSON line; it is too large for the queue or for the index; or
+/// the index refuses it, by itself or as what spoils a request.
+pub(super) const DEAD: [&str; 5] = ["not_otlp", "not_json", "too_large", "refused", "malformed"];
+
+/// Clients of Kafka that are replaced when they do not work any more.
+pub(super) const CLIENTS: [&str; 2] = ["consumer", "producer"];
 
 /// The label of what is measured for each partition of the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

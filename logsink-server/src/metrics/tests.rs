@@ -9,7 +9,7 @@ fn shows_counters_with_their_reasons() {
     let metrics = Metrics::new();
     metrics.ingest_records.inc_by(3);
     metrics.refused(Refusal::TooLarge);
-    metrics.dead("mapping", 2);
+    metrics.dead("refused", 2);
     metrics.lag(4, Some(7));
     metrics.lag(5, Some(8));
     metrics.lag(5, None);
@@ -19,7 +19,8 @@ fn shows_counters_with_their_reasons() {
     for line in [
         "logsink_ingest_records_total 3",
         "logsink_ingest_refused_total{reason=\"too_large\"} 1",
-        "logsink_index_dead_total{reason=\"mapping\"} 2",
+        "logsink_index_dead_total{reason=\"refused\"} 2",
+        "logsink_index_dead_total{reason=\"not_otlp\"} 0",
         "logsink_drain_lag_records{partition=\"4\"} 7",
         "logsink_rule_matched_total{rule=\"no \\\"health\\\"\"} 3",
         "logsink_query_duration_seconds_count 1",
@@ -97,6 +98,24 @@ fn every_metric_has_a_row_in_the_table_and_every_row_a_metric() {
     let unknown: Vec<_> = rows.keys().filter(|name| !named.contains_key(*name)).collect();
     assert!(missing.is_empty(), "no row, or another kind, in deploy/metrics.md: {missing:?}");
     assert!(unknown.is_empty(), "in deploy/metrics.md and not shown: {unknown:?}");
+}
+
+#[test]
+fn the_table_names_the_reasons_that_are_shown_from_the_beginning() {
+    let text = Metrics::new().encode();
+    for (name, least) in [
+        ("logsink_ingest_refused_total", 12),
+        ("logsink_index_dead_total", 5),
+        ("logsink_queue_clients_replaced_total", 2),
+    ] {
+        let row = TABLE.lines().find(|line| line.starts_with(&format!("| `{name}`"))).unwrap();
+        let shown: Vec<_> = text.lines().filter_map(|line| line.strip_prefix(&format!("{name}{{reason=\""))).collect();
+        assert!(shown.len() >= least, "{name}: {shown:?}");
+        for line in shown {
+            let (reason, value) = line.split_once("\"} ").unwrap();
+            assert!(value == "0" && row.contains(&format!("`{reason}`")), "{name}: {reason}");
+        }
+    }
 }
 
 #[test]
