@@ -147,7 +147,9 @@ pub(super) fn urls(field: &str, urls: &[String], example: &str) -> Result<(), Co
     for url in urls {
         let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
         ensure(host.is_some_and(|host| !host.is_empty()), field, || {
-            format!("`{url}` is not an http:// or https:// URL: write it like {example}")
+            // A password may stand before the `@`.
+            let shown = url.rsplit_once('@').map_or_else(|| url.clone(), |(_, host)| format!("…@{host}"));
+            format!("`{shown}` is not an http:// or https:// URL: write it like {example}")
         })?;
     }
     Ok(())
@@ -212,6 +214,10 @@ mod tests {
             ),
             ("[kafka]\nbrokers=['k']\n[elasticsearch]\nurls=['http://e']", "kafka.brokers: `k` is not host:port"),
             ("[kafka]\nbrokers=['k:1']\n[elasticsearch]\nurls=['e']", "elasticsearch.urls: `e` is not an http:// or"),
+            (
+                "[kafka]\nbrokers=['k:1']\n[elasticsearch]\nurls=['HTTPS://elastic:secret@e:9200']",
+                "elasticsearch.urls: `…@e:9200` is not an http:// or",
+            ),
             (
                 "roles=['query']\n[elasticsearch]\nurls=['http://e']\napi_key='a'\nbearer_token='b'",
                 "elasticsearch.api_key: is set together with `elasticsearch.bearer_token`",
