@@ -37,8 +37,8 @@ pub(super) fn compose(config: &Config, metrics: &Arc<Metrics>) -> Result<Steps, 
         // queue → drain
         if let Some((options, group)) = drain {
             let reader = KafkaReader::connect(options, group, metrics.clone())?;
-            let etcd = config.etcd.as_ref().map(|etcd| etcd.endpoints.clone()).unwrap_or_default();
-            steps.retention = Some(Retention::new(index.clone(), etcd));
+            let etcd = config.etcd.clone().map(|etcd| (etcd.endpoints, etcd.fleet)).unwrap_or_default();
+            steps.retention = Some(Retention::new(index.clone(), etcd.0, etcd.1));
             let reader = read_as(config, Box::new(reader), &dead, metrics);
             steps.drain = Some(DrainParts { reader, writer: index });
             steps.dead = Some(dead);

@@ -38,7 +38,7 @@ fn start(stream: &str, etcd: &str) -> Process {
     // Without Kafka: it is away, as it may be when a server starts.
     let text = format!(
         "roles = ['drain']\nlog = 'info,logsink_server::kafka=off'\ndata_dir = '{}'\n[listen]\ngrpc = '127.0.0.1:0'\nhttp = '127.0.0.1:0'\n\
-         [kafka]\nbrokers = ['127.0.0.1:9']\n[etcd]\nendpoints = ['{etcd}']\n\
+         [kafka]\nbrokers = ['127.0.0.1:9']\n[etcd]\nendpoints = ['{etcd}']\nfleet = 'shop'\n\
          [elasticsearch]\nurls = ['{}']\ndata_stream = '{stream}'\nlayout = 'daily'\nreplicas = 0\n\
          [elasticsearch.retention]\nby = 'logsink'\nage = '2d'\nevery = '1s'\n",
         dir.path().display(),
@@ -58,7 +58,7 @@ fn start(stream: &str, etcd: &str) -> Process {
 /// The process in office: the oldest key of the election.
 async fn holder(etcd: &mut Client, stream: &str) -> Option<u32> {
     let options = GetOptions::new().with_prefix().with_sort(SortTarget::Create, SortOrder::Ascend).with_limit(1);
-    let answer = etcd.get(format!("/logsink/retention/{stream}/"), Some(options)).await.unwrap();
+    let answer = etcd.get(format!("/logsink/retention/{stream}@shop/"), Some(options)).await.unwrap();
     let value = answer.kvs().first()?.value_str().unwrap().to_owned();
     value.rsplit_once(':')?.1.parse().ok()
 }

@@ -25,6 +25,7 @@ use super::{
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
 
 struct Running {
     index: Arc<Elasticsearch>,
@@ -36,7 +37,7 @@ fn run(options: ElasticsearchOptions) -> Running {
     let metrics = Metrics::new();
     let index = Arc::new(Elasticsearch::connect(options, Arc::<Buried>::default(), metrics.clone()).unwrap());
     let (stop, stopping) = watch::channel(false);
-    tokio::spawn(Retention::new(index.clone(), Vec::new()).run(stopping));
+    tokio::spawn(Retention::new(index.clone(), Vec::new(), None).run(stopping));
     Running { index, metrics, _stop: stop }
 }
 
@@ -119,6 +120,35 @@ async fn a_day_is_removed_only_when_it_was_seen_before() {
     let recorded = &mapping[&left[0]]["mappings"]["_meta"]["uuid"];
     assert!(recorded.is_string(), "{mapping}");
     assert_eq!(*recorded, settings[&left[0]]["settings"]["index"]["uuid"]);
+}
+
+#[tokio::test]
+async fn an_index_that_cannot_be_removed_keeps_no_other() {
+    let options = retention(RetentionOptions { age: Some(2 * DAY), ..RetentionOptions::default() });
+    let options = ElasticsearchOptions { layout: LayoutChoice::Daily, ..options };
+    let name = options.data_stream.clone();
+    // Of three days that are all too old by a day and more; nobody looks after them yet.
+    let patient = ElasticsearchOptions { retention: RetentionOptions::default(), ..options.clone() };
+    let index = Elasticsearch::connect(patient, Arc::<Buried>::default(), Metrics::new()).unwrap();
+    let then = |days: u64| now_ns() - days * DAY_NS;
+    let messages: Vec<_> = [6, 5, 4].map(|days| batch(days, 5, "shop", then(days), now_ns())).into();
+    assert_eq!(index.write(&messages).await.unwrap().stored, 15);
+    let mut days = names(&format!("{name}-2*")).await;
+    days.sort();
+    let blocked = |is_blocked: bool| json!({"index.blocks.read_only": is_blocked});
+    let settings = format!("/{}/_settings", days[0]);
+    // Its mark is there: only its removal fails.
+    let (_, about) = request(Method::GET, &format!("/{}", days[0]), None).await;
+    let uuid = about[&days[0]]["settings"]["index"]["uuid"].clone();
+    let meta = json!({"_meta": {"managed_by": "logsink", "stream": name, "uuid": uuid}});
+    assert_eq!(request(Method::PUT, &format!("/{}/_mapping", days[0]), Some(meta)).await.0, 200);
+    assert_eq!(request(Method::PUT, &settings, Some(blocked(true))).await.0, 200);
+    let running = run(options);
+    until("the others' removal", async || running.metrics.index_indices_removed.get() == 2).await;
+    assert!(running.metrics.index_retention_failed.get() > 0);
+    assert_eq!(names(&format!("{name}-2*")).await, days[..1]);
+    assert_eq!(request(Method::PUT, &settings, Some(blocked(false))).await.0, 200);
+    until("its removal", async || running.metrics.index_indices_removed.get() == 3).await;
 }
 
 mod data_stream {

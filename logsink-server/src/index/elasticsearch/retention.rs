@@ -75,18 +75,19 @@ impl RetentionOptions {
 }
 
 /// Names in one request: they stand in its first line, which has 4 KiB.
-const NAMES_PER_REQUEST: usize = 12;
+pub(super) const NAMES_PER_REQUEST: usize = 12;
 
 /// The retention of one process.
 pub struct Retention {
     elasticsearch: Arc<Elasticsearch>,
     etcd: Vec<String>,
+    fleet: Option<String>,
 }
 
 impl Retention {
-    /// Retention of the index; of several processes with the same `etcd` (URLs of its members) one sees to it at a time.
-    pub fn new(elasticsearch: Arc<Elasticsearch>, etcd: Vec<String>) -> Self {
-        Self { elasticsearch, etcd }
+    /// Retention of the index; of several processes of a `fleet` with the same `etcd` (URLs of its members) one sees to it at a time.
+    pub fn new(elasticsearch: Arc<Elasticsearch>, etcd: Vec<String>, fleet: Option<String>) -> Self {
+        Self { elasticsearch, etcd, fleet }
     }
 
     /// Looks after the indices until `stop` becomes true.
@@ -97,7 +98,9 @@ impl Retention {
             let _ = stop.wait_for(|stop| *stop).await;
             return;
         }
-        let mut holder = Holder::new(self.etcd, &options.data_stream);
+        // Another fleet's data stream of this name lies in another cluster. No name of either has an `@`.
+        let fleet = self.fleet.map_or_else(String::new, |fleet| format!("@{fleet}"));
+        let mut holder = Holder::new(self.etcd, &format!("{}{fleet}", options.data_stream));
         let work = async {
             let set_up = elasticsearch.set_up().await;
             if set_up.lifecycle != Lifecycle::None && options.retention.bytes.is_none() {
@@ -130,14 +133,22 @@ async fn look(elasticsearch: &Elasticsearch, set_up: SetUp, holder: &Holder) {
 async fn try_look(elasticsearch: &Elasticsearch, set_up: SetUp, holder: &Holder) -> Result<(), Failed> {
     let options = &elasticsearch.options.retention;
     let has_policy = set_up.lifecycle != Lifecycle::None;
-    let mut found = Vec::new();
+    // What fails for one stream or index keeps no other from being looked after: a cluster that is full, or at its bound of shards,
+    // refuses all but removals.
+    let (mut found, mut first_failed) = (Vec::new(), Ok(()));
     for stream in streams::all(elasticsearch, set_up).await? {
-        let indices = indices(elasticsearch, set_up.layout, &stream).await?;
+        let indices = match indices(elasticsearch, set_up.layout, &stream).await {
+            Ok(indices) => indices,
+            Err(failed) => {
+                first_failed = first_failed.and(Err(failed));
+                continue;
+            }
+        };
         for index in indices.iter().filter(|index| index.mark == Mark::New) {
-            record(elasticsearch, &stream, index).await?;
+            first_failed = first_failed.and(record(elasticsearch, &stream, index).await);
         }
         if set_up.layout == Layout::DataStream && !has_policy {
-            roll_over(elasticsearch, &stream, &indices).await?;
+            first_failed = first_failed.and(roll_over(elasticsearch, &stream, &indices).await);
         }
         found.extend(indices);
     }
@@ -145,14 +156,19 @@ async fn try_look(elasticsearch: &Elasticsearch, set_up: SetUp, holder: &Holder)
     for (index, reason) in plan::remove(&found, &limits, Timestamp::now().as_millisecond()) {
         // Another process may have been elected while this one stood still.
         if !holder.still_holds() {
-            return Ok(());
+            break;
         }
-        let answer = elasticsearch.call(Method::Delete, &format!("/{}", index.name), &[], None).await?;
-        if answer.status != 404 {
-            answer.ok()?;
-            elasticsearch.metrics.index_indices_removed.inc();
-            tracing::info!(index = %index.name, bytes = index.bytes, reason, "removed an old index");
-        }
+        first_failed = first_failed.and(remove(elasticsearch, index, reason).await);
+    }
+    first_failed
+}
+
+async fn remove(elasticsearch: &Elasticsearch, index: &Index, reason: &str) -> Result<(), Failed> {
+    let answer = elasticsearch.call(Method::Delete, &format!("/{}", index.name), &[], None).await?;
+    if answer.status != 404 {
+        answer.ok()?;
+        elasticsearch.metrics.index_indices_removed.inc();
+        tracing::info!(index = %index.name, bytes = index.bytes, reason, "removed an old index");
     }
     Ok(())
 }
@@ -160,8 +176,9 @@ async fn try_look(elasticsearch: &Elasticsearch, set_up: SetUp, holder: &Holder)
 /// Begins a new index where the current one is old or large. The cluster checks that, so it happens once.
 async fn roll_over(elasticsearch: &Elasticsearch, stream: &str, indices: &[Index]) -> Result<(), Failed> {
     let options = &elasticsearch.options.retention;
-    // An empty one stays: a stream of a service that has ended would make an index a day.
-    if indices.iter().rev().find(|index| index.ends_ms.is_none()).is_none_or(|index| index.documents == 0) {
+    // An empty one stays: a stream of a service that has ended would make an index a day. One of others' is theirs to roll over.
+    let current = indices.iter().rev().find(|index| index.ends_ms.is_none());
+    if current.is_none_or(|index| index.documents == 0 || index.mark == Mark::Foreign) {
         return Ok(());
     }
     let conditions = json!({"conditions": {

@@ -30,7 +30,9 @@ pub(super) enum Mark {
     New,
     /// And its uuid was recorded in it.
     Ours,
-    /// Neither, or the uuid is another one's.
+    /// The uuid is another one's: it was restored, or copied.
+    Copied,
+    /// It was not made from our template.
     Foreign,
 }
 
@@ -88,7 +90,7 @@ fn mark(meta: &Value, stream: &str, uuid: &str) -> Mark {
     match &meta["uuid"] {
         Value::Null => Mark::New,
         recorded if recorded == uuid => Mark::Ours,
-        _ => Mark::Foreign,
+        _ => Mark::Copied,
     }
 }
 
@@ -100,7 +102,8 @@ pub(super) fn remove<'i>(indices: &'i [Index], limits: &Limits, now_ms: i64) -> 
         .filter_map(|index| Some((index.ends_ms.filter(|ends_ms| *ends_ms <= now_ms)?, index)))
         .collect();
     removable.sort_by_key(|(ends_ms, index)| (*ends_ms, &index.name));
-    let mut total: u64 = indices.iter().filter(|index| index.mark != Mark::Foreign).map(|index| index.bytes).sum();
+    let mut total: u64 =
+        indices.iter().filter(|index| matches!(index.mark, Mark::New | Mark::Ours)).map(|index| index.bytes).sum();
     let oldest_ms = limits.age.map(|age| now_ms.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)));
     let mut remove = Vec::new();
     for (ends_ms, index) in removable {
