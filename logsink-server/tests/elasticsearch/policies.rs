@@ -37,6 +37,10 @@ struct Recorder {
     has_policies: bool,
     kept: BTreeMap<String, Value>,
     requests: Vec<(Method, String, Value)>,
+    /// What the next rollovers are answered with.
+    rollovers: Vec<(StatusCode, Value)>,
+    /// What there is under the stream's name.
+    indices: Value,
 }
 
 type Shared = Arc<Mutex<Recorder>>;
@@ -60,6 +64,9 @@ async fn record(State(shared): State<Shared>, method: Method, uri: Uri, body: By
             recorder.kept.insert(path, body);
             (StatusCode::OK, json!({"acknowledged": true}))
         }
+        (Method::GET, path) if path.starts_with("/logs-") && recorder.indices.is_object() => {
+            (StatusCode::OK, recorder.indices.clone())
+        }
         (Method::GET, path) => match (recorder.kept.get(path), path.rsplit('/').next()) {
             (Some(kept), Some(name)) if path.starts_with("/_ilm/") => {
                 (StatusCode::OK, json!({name: {"version": 1, "policy": kept["policy"]}}))
@@ -72,6 +79,9 @@ async fn record(State(shared): State<Shared>, method: Method, uri: Uri, body: By
             }
             _ => not_found,
         },
+        (Method::POST, path) if path.ends_with("/_rollover") => {
+            recorder.rollovers.pop().unwrap_or((StatusCode::OK, json!({"rolled_over": true})))
+        }
         (Method::POST, path) if path.ends_with("/_bulk") => {
             let items = vec![json!({"create": {"status": 201}}); lines / 2];
             (StatusCode::OK, json!({"errors": false, "items": items}))
@@ -157,6 +167,10 @@ async fn an_ilm_policy_is_put_once_and_named_in_the_template() {
 #[tokio::test]
 async fn an_ism_policy_is_put_and_changed_in_its_place() {
     let cluster = cluster(json!({"number": "3.8.0", "distribution": "opensearch"}), true).await;
+    // Indices of ours from before there were policies.
+    let ours = json!({"mappings": {"_meta": {"managed_by": "logsink"}}});
+    cluster.shared.lock().unwrap().indices =
+        json!({".ds-logs-shop-default-000001": ours, ".ds-logs-shop-default-000002": ours});
     let requests = cluster.start(cluster.options()).await;
     let (.., policy) = only(&requests, &Method::PUT, "/_plugins/_ism/policies/logsink-logs-shop-default");
     let policy = &policy["policy"];
@@ -169,7 +183,7 @@ async fn an_ism_policy_is_put_and_changed_in_its_place() {
     );
     assert_eq!(policy["states"][1]["actions"], json!([{"delete": {}}]));
     assert_eq!(policy["ism_template"][0]["index_patterns"], json!(["logs-shop-default"]));
-    only(&requests, &Method::POST, "/_plugins/_ism/add/.ds-logs-shop-default-00*");
+    only(&requests, &Method::POST, "/_plugins/_ism/add/.ds-logs-shop-default-000001,.ds-logs-shop-default-000002");
 
     let requests = cluster.start(cluster.options()).await;
     assert!(requests.iter().all(|(method, ..)| method != Method::PUT), "{requests:#?}");
@@ -220,6 +234,30 @@ async fn without_policies_or_without_the_wish_none_is_put() {
 }
 
 #[tokio::test]
+async fn a_rollover_that_fails_is_done_by_whoever_comes_next() {
+    let cluster = cluster(json!({"number": "9.5.3"}), false).await;
+    cluster.start(cluster.options()).await;
+    let changed = || ElasticsearchOptions { refresh_interval: "7s".into(), ..cluster.options() };
+    let rollovers = |requests: &[(Method, String, Value)]| {
+        requests.iter().filter(|(_, uri, _)| uri.starts_with("/logs-shop-default/_rollover")).count()
+    };
+    let answer = |status, text: &str| {
+        cluster.shared.lock().unwrap().rollovers.push((status, json!({"error": {"type": "x", "reason": text}})));
+    };
+    // The cluster is busy: at once again.
+    answer(StatusCode::SERVICE_UNAVAILABLE, "busy");
+    // It has as many shards as it may have: events go on, and the next process tries.
+    answer(StatusCode::BAD_REQUEST, "this action would add [2] shards");
+    assert_eq!(rollovers(&cluster.start(changed()).await), 1);
+    assert_eq!(rollovers(&cluster.start(changed()).await), 2);
+    assert_eq!(rollovers(&cluster.start(changed()).await), 0, "it is done");
+    // A data stream that is not there yet needs none.
+    answer(StatusCode::BAD_REQUEST, "rollover target [logs-shop-default] does not exist");
+    assert_eq!(rollovers(&cluster.start(cluster.options()).await), 1);
+    assert_eq!(rollovers(&cluster.start(cluster.options()).await), 0);
+}
+
+#[tokio::test]
 async fn daily_indices_have_a_policy_that_only_deletes() {
     let cluster = cluster(json!({"number": "9.5.3"}), true).await;
     let options = ElasticsearchOptions { layout: LayoutChoice::Daily, ..cluster.options() };
@@ -227,6 +265,29 @@ async fn daily_indices_have_a_policy_that_only_deletes() {
     let (.., policy) = only(&requests, &Method::PUT, "/_ilm/policy/");
     assert_eq!(policy["policy"]["phases"]["hot"]["actions"], json!({}));
     assert_eq!(policy["policy"]["phases"]["delete"]["min_age"], "2592000s");
+}
+
+#[tokio::test]
+async fn a_policy_for_days_takes_no_days_of_others() {
+    let cluster = cluster(json!({"number": "3.8.0", "distribution": "opensearch"}), true).await;
+    let ours = json!({"mappings": {"_meta": {"managed_by": "logsink"}}});
+    cluster.shared.lock().unwrap().indices = json!({
+        "logs-shop-default-2026.01.01": ours,
+        "logs-shop-default-2026.01.02": {"settings": {"index": {"uuid": "u"}}},
+        "logs-shop-default-2fa-2026.01.01": ours,
+    });
+    let options = ElasticsearchOptions { layout: LayoutChoice::Daily, ..cluster.options() };
+    let requests = cluster.start(options).await;
+    let (_, uri, _) = only(&requests, &Method::POST, "/_plugins/_ism/add/");
+    assert_eq!(uri, "/_plugins/_ism/add/logs-shop-default-2026.01.01");
+    let (.., policy) = only(&requests, &Method::PUT, "/_plugins/_ism/policies/");
+    let (.., template) = only(&requests, &Method::PUT, "/_index_template/");
+    for patterns in [&policy["policy"]["ism_template"][0]["index_patterns"], &template["index_patterns"]] {
+        let patterns: Vec<&str> =
+            patterns.as_array().unwrap().iter().map(|pattern| pattern.as_str().unwrap()).collect();
+        assert!(patterns.contains(&"logs-shop-default-2026.*") && patterns.contains(&"logs-shop-default-outside"));
+        assert!(!patterns.iter().any(|pattern| pattern.starts_with("logs-shop-default-2*")), "{patterns:?}");
+    }
 }
 
 #[tokio::test]

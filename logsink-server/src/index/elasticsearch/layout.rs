@@ -48,6 +48,20 @@ pub(super) fn parse_date(text: &str) -> Option<i64> {
     (date(day) == text).then_some(day)
 }
 
+/// What the names of a stream's indices begin with, as patterns for templates and policies. They spell the years out: `shop-2*.*.*` would
+/// take `shop-2fa-2026.01.01` along.
+pub(super) fn patterns(stream: &str) -> Vec<String> {
+    // Days lie around the queue's time, and that around this moment: none is earlier, and after these years there is time to add some.
+    const YEARS: std::ops::Range<u32> = 2020..2070;
+    YEARS.map(|year| format!("{stream}-{year}.*")).chain([format!("{stream}-{OUTSIDE}")]).collect()
+}
+
+/// Whether an index of this name is one of the stream's days, or what lies outside them.
+pub(super) fn is_of(index: &str, stream: &str) -> bool {
+    let suffix = index.strip_prefix(stream).and_then(|rest| rest.strip_prefix('-'));
+    suffix.is_some_and(|suffix| suffix == OUTSIDE || parse_date(suffix).is_some())
+}
+
 /// The days that have an index of their own, for the events of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Days {
@@ -57,13 +71,14 @@ pub(super) struct Days {
 
 impl Days {
     /// For a message that came into the queue at `appended_ns` (0: nobody knows), read at `now_ns`, where events are kept for
-    /// `kept_days`: older days would be made only to be removed.
+    /// `kept_days`, rounded up: older days would be made only to be removed. One more has an index: a batch that is sent again after
+    /// midnight meets its first copy there.
     pub(super) fn around(appended_ns: i64, now_ns: i64, kept_days: Option<i64>) -> Self {
         let at = day(appended_ns);
         if (at - day(now_ns)).abs() > QUEUE_DAYS {
             return Self { first: 1, last: 0 };
         }
-        let back = kept_days.unwrap_or(DAYS_BACK).min(DAYS_BACK);
+        let back = kept_days.map_or(DAYS_BACK, |days| days.saturating_add(1)).min(DAYS_BACK);
         Self { first: at - back, last: at + DAYS_AHEAD }
     }
 
@@ -92,6 +107,23 @@ mod tests {
     }
 
     #[test]
+    fn patterns_fit_the_days_and_no_longer_names_of_other_streams() {
+        let fits = |index: &str| {
+            patterns("shop").iter().any(|pattern| match pattern.strip_suffix('*') {
+                Some(prefix) => index.starts_with(prefix),
+                None => index == pattern,
+            })
+        };
+        for day in (day(NOW) - 2_000..day(NOW) + 15_000).step_by(100) {
+            assert!(fits(&format!("shop-{}", date(day))), "{}", date(day));
+        }
+        assert!(fits("shop-outside"));
+        for other in ["shop-2fa-2026.01.01", "shop-2-2026.01.01", "shop-eu-2026.01.01", "shop"] {
+            assert!(!fits(other) && !is_of(other, "shop"), "{other}");
+        }
+    }
+
+    #[test]
     fn an_event_has_the_same_index_whenever_it_is_read() {
         let event = day(NOW - 3 * DAY_NS);
         let first = Days::around(NOW, NOW, Some(30)).suffix(event);
@@ -108,6 +140,17 @@ mod tests {
         for appended in [0, i64::MAX, NOW - 400 * DAY_NS] {
             assert_eq!(Days::around(appended, NOW, None).suffix(day(appended)), OUTSIDE);
         }
-        assert_eq!(Days::around(NOW, NOW, Some(2)).suffix(day(NOW) - 3), OUTSIDE, "not kept that long");
+        assert_eq!(Days::around(NOW, NOW, Some(2)).suffix(day(NOW) - 4), OUTSIDE, "not kept that long");
+    }
+
+    #[test]
+    fn what_is_sent_again_after_midnight_has_the_index_of_its_first_copy() {
+        let midnight = (day(NOW) + 1) * DAY_NS;
+        let event = day(midnight - DAY_NS);
+        for kept_days in [Some(1), Some(30), None] {
+            let suffixes = [midnight - 1, midnight + DAY_NS - 1]
+                .map(|appended| Days::around(appended, appended, kept_days).suffix(event));
+            assert_eq!(suffixes, [date(event), date(event)], "{kept_days:?}");
+        }
     }
 }

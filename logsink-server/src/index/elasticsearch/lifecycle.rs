@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::{
     Elasticsearch, Failed, body,
-    layout::{Layout, OUTSIDE},
-    retention::RetentionOptions,
+    layout::{self, Layout},
+    retention::{NAMES_PER_REQUEST, RetentionOptions},
     server::Flavor,
-    setup::{MANAGED_BY, SetUp},
+    setup::{self, MANAGED_BY, SetUp},
 };
 use crate::config::RetentionBy;
 
@@ -67,14 +67,7 @@ pub(super) async fn put(elasticsearch: &Elasticsearch, set_up: SetUp, stream: &s
     match set_up.lifecycle {
         Lifecycle::None => Ok(()),
         Lifecycle::Ilm => put_ilm(elasticsearch, stream, &ilm(retention, set_up.layout)).await,
-        Lifecycle::Ism => {
-            // What is there already, named so that no stream that only begins alike is taken along.
-            let existing = match set_up.layout {
-                Layout::DataStream => format!(".ds-{stream}-00*"),
-                Layout::Daily => format!("{stream}-2*.*.*"),
-            };
-            put_ism(elasticsearch, stream, &existing, &ism(retention, set_up.layout, stream)).await
-        }
+        Lifecycle::Ism => put_ism(elasticsearch, set_up.layout, stream, &ism(retention, set_up.layout, stream)).await,
     }
 }
 
@@ -108,7 +101,7 @@ async fn put_ilm(elasticsearch: &Elasticsearch, stream: &str, policy: &Value) ->
     Ok(())
 }
 
-async fn put_ism(elasticsearch: &Elasticsearch, stream: &str, existing: &str, policy: &Value) -> Result<(), Failed> {
+async fn put_ism(elasticsearch: &Elasticsearch, layout: Layout, stream: &str, policy: &Value) -> Result<(), Failed> {
     let path = format!("/_plugins/_ism/policies/logsink-{stream}");
     let answer = elasticsearch.call(Method::Get, &path, &[], None).await?;
     let is_first = answer.status == 404;
@@ -130,11 +123,16 @@ async fn put_ism(elasticsearch: &Elasticsearch, stream: &str, existing: &str, po
     elasticsearch.call(Method::Put, &path, &query, Some(policy.to_string().into())).await?.ok()?;
     tracing::info!(policy = %path, "put the ISM policy");
     if is_first {
-        let body = json!({"policy_id": format!("logsink-{stream}")}).to_string();
-        let path = format!("/_plugins/_ism/add/{existing}");
-        let answer = elasticsearch.call(Method::Post, &path, &[], Some(body.into())).await?;
-        if answer.status != 404 {
-            answer.ok()?;
+        // What is there already, by its names: a stream that only begins alike is not taken along.
+        let ours = setup::indices(elasticsearch, layout, stream).await?.into_iter().filter(|(_, is_ours)| *is_ours);
+        let names: Vec<String> = ours.map(|(name, _)| name).collect();
+        for names in names.chunks(NAMES_PER_REQUEST) {
+            let body = json!({"policy_id": format!("logsink-{stream}")}).to_string();
+            let path = format!("/_plugins/_ism/add/{}", names.join(","));
+            let answer = elasticsearch.call(Method::Post, &path, &[], Some(body.into())).await?;
+            if answer.status != 404 {
+                answer.ok()?;
+            }
         }
     }
     Ok(())
@@ -180,7 +178,7 @@ fn ism(retention: &RetentionOptions, layout: Layout, stream: &str) -> Value {
     states.insert(0, hot);
     let patterns = match layout {
         Layout::DataStream => json!([stream]),
-        Layout::Daily => json!([format!("{stream}-2*.*.*"), format!("{stream}-{OUTSIDE}")]),
+        Layout::Daily => json!(layout::patterns(stream)),
     };
     let policy = json!({
         "default_state": "hot",

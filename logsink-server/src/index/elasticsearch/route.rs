@@ -142,6 +142,8 @@ pub(super) struct Routes {
     pub(super) layout: Layout,
     /// Streams that are there.
     pub(super) known: Arc<BTreeSet<String>>,
+    /// Names that others have: events for them go to the overflow stream.
+    pub(super) taken: Arc<BTreeSet<String>>,
     /// Whether no more are made.
     pub(super) is_full: bool,
     /// How many a body may name: no more are ever made.
@@ -159,6 +161,7 @@ impl Routes {
             pattern: Arc::new(Pattern { parts: vec![Part::Text(name.to_owned())], value_bytes_max: 0 }),
             layout: Layout::DataStream,
             known: Arc::default(),
+            taken: Arc::default(),
             is_full: false,
             streams_max: 0,
             now_ns: 0,
@@ -212,7 +215,7 @@ impl<'r> Target<'r> {
 
     /// Called for each resource of a message, before its records.
     pub(super) fn follow_resource(&mut self, resource: &ResourceView<'_>) {
-        let Routes { pattern, known, is_full, streams_max, layout, .. } = self.routes;
+        let Routes { pattern, known, taken, is_full, streams_max, layout, .. } = self.routes;
         if pattern.fixed().is_some() {
             return;
         }
@@ -220,7 +223,7 @@ impl<'r> Target<'r> {
         let is_known = known.contains(&name);
         // More names than may ever be made are not worth asking the cluster about.
         let new = self.streams.iter().filter(|stream| stream.is_new).count();
-        self.overflows = !is_known && (*is_full || new > *streams_max);
+        self.overflows = !is_known && (*is_full || new > *streams_max || taken.contains(&name));
         if self.overflows {
             name = pattern.overflow();
         }

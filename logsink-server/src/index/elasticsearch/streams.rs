@@ -31,7 +31,11 @@ pub(super) struct Streams {
 #[derive(Debug, Clone, Default)]
 struct Known {
     names: Arc<BTreeSet<String>>,
+    /// Names that others have; `streams_max` at most.
+    taken: Arc<BTreeSet<String>>,
     is_full: bool,
+    /// Whether those that were there before this process have what its settings say.
+    are_up_to_date: bool,
 }
 
 /// Writes the documents of `messages`; the streams that they go to are there when it returns.
@@ -53,7 +57,7 @@ pub(super) async fn body<'a>(
             elasticsearch.metrics.index_overflowed.inc_by(overflowed);
             return body;
         }
-        // Not all could be made: what is beyond goes elsewhere. The list is full, so this is the last time.
+        // One could not be made: its documents go elsewhere from now on.
         buffers = body.into_buffers();
     }
 }
@@ -71,10 +75,14 @@ impl Streams {
             pattern: Arc::clone(&elasticsearch.pattern),
             layout: set_up.layout,
             known: known.names,
+            taken: known.taken,
             is_full: known.is_full,
             streams_max: options.streams_max,
             now_ns: i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX),
-            kept_days: options.retention.age.map(|age| i64::try_from(age.as_secs() / 86_400).unwrap_or(i64::MAX)),
+            kept_days: options
+                .retention
+                .age
+                .map(|age| i64::try_from(age.as_secs().div_ceil(86_400)).unwrap_or(i64::MAX)),
         }
     }
 
@@ -97,35 +105,58 @@ impl Streams {
         let options = &elasticsearch.options;
         let overflow = elasticsearch.pattern.overflow();
         for Stream { name, .. } in new {
-            let Known { mut names, is_full } = self.lock().clone();
-            if names.contains(name) {
+            let mut known = self.lock().clone();
+            if known.names.contains(name) {
                 continue;
             }
-            if is_full {
+            if known.is_full || known.taken.contains(name) {
                 return Ok(false);
             }
             if options.setup {
                 // Another process may have made this one or others.
                 let there = setup::streams(elasticsearch, set_up.layout).await?;
-                names = Arc::new(there.into_iter().filter(|name| *name != overflow).collect());
+                let there: BTreeSet<_> = there.into_iter().filter(|name| *name != overflow).collect();
+                if !known.are_up_to_date {
+                    for name in &there {
+                        setup::put(elasticsearch, set_up, name).await?;
+                    }
+                    known.are_up_to_date = true;
+                }
+                known.names = Arc::new(there);
             }
-            if !names.contains(name) {
-                if names.len() >= options.streams_max {
+            let mut is_all = true;
+            if !known.names.contains(name) {
+                if known.names.len() >= options.streams_max {
                     tracing::warn!(
                         streams_max = options.streams_max, stream = %name, %overflow,
                         "there are as many streams as elasticsearch.streams_max allows: events for further ones go to the overflow stream"
                     );
-                    *self.lock() = Known { names, is_full: true };
-                    return Ok(false);
+                    (known.is_full, is_all) = (true, false);
+                } else if !options.setup || put(elasticsearch, set_up, name).await? {
+                    Arc::make_mut(&mut known.names).insert(name.clone());
+                } else {
+                    Arc::make_mut(&mut known.taken).insert(name.clone());
+                    // Who chooses names for us that others have is not asked about for ever.
+                    (known.is_full, is_all) = (known.taken.len() >= options.streams_max, false);
                 }
-                if options.setup {
-                    setup::put(elasticsearch, set_up, name).await?;
-                }
-                Arc::make_mut(&mut names).insert(name.clone());
             }
-            self.lock().names = names;
+            *self.lock() = known;
+            if !is_all {
+                return Ok(false);
+            }
         }
         Ok(true)
+    }
+}
+
+/// Makes one stream. False when others have the name, or templates for it that are as good as ours.
+async fn put(elasticsearch: &Elasticsearch, set_up: SetUp, name: &str) -> Result<bool, Failed> {
+    match setup::put(elasticsearch, set_up, name).await {
+        Err(Failed::BadRequest { message }) => {
+            tracing::warn!(stream = name, reason = %message, "the cluster will not have this stream: its events go to the overflow stream");
+            Ok(false)
+        }
+        other => other,
     }
 }
 

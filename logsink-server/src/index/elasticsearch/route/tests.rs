@@ -53,6 +53,7 @@ fn routes(pattern: &str, layout: Layout) -> Routes {
         pattern: Arc::new(Pattern::parse(pattern).unwrap()),
         layout,
         known: Arc::default(),
+        taken: Arc::default(),
         is_full: false,
         streams_max: 10,
         now_ns: NOW_NS as i64,
