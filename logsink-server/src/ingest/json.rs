@@ -4,7 +4,7 @@
 //! numbers, `"NaN"` and its kin, bytes in base64; unknown fields are passed over and null is a field's default. (The serde
 //! support of the `opentelemetry-proto` crate refuses several of these.)
 
-use std::{fmt, marker::PhantomData, str::FromStr};
+use std::{cell::Cell, fmt, marker::PhantomData, str::FromStr};
 
 use opentelemetry_proto::tonic::{
     collector::logs::v1 as collector,
@@ -15,8 +15,18 @@ use opentelemetry_proto::tonic::{
 use prost::Message;
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, Visitor},
+    de::{Error, SeqAccess, Visitor},
 };
+
+/// What the elements of a body's lists may take of memory: so much for each byte of its text, which is more than any that says something
+/// takes, and so much for many small records. `{},` is three bytes, and a record takes 250.
+const ELEMENT_BYTES_PER_BYTE: usize = 4;
+const ELEMENT_BYTES_FREE: usize = 32 << 20;
+
+thread_local! {
+    /// What is left of it for the body that this thread reads: serde hands nothing down to the types that it makes.
+    static ELEMENT_BYTES: Cell<usize> = const { Cell::new(0) };
+}
 
 /// The same request in protobuf.
 ///
@@ -27,24 +37,24 @@ pub(crate) fn to_protobuf(text: &[u8]) -> Result<Vec<u8>, String> {
     if !text.trim_ascii_start().starts_with(b"{") {
         return Err("the body is not a JSON object".into());
     }
-    let request: Request = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    let resource_logs = request.resource_logs.into_iter().map(Into::into).collect();
+    ELEMENT_BYTES.set(ELEMENT_BYTES_FREE.saturating_add(text.len().saturating_mul(ELEMENT_BYTES_PER_BYTE)));
+    let Request { resource_logs } = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     Ok(collector::ExportLogsServiceRequest { resource_logs }.encode_to_vec())
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Request {
-    #[serde(default, deserialize_with = "null_is_default")]
-    resource_logs: Vec<ResourceLogs>,
+    #[serde(default, deserialize_with = "list::<_, ResourceLogs, _>")]
+    resource_logs: Vec<logs::ResourceLogs>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ResourceLogs {
     resource: Option<Resource>,
-    #[serde(default, deserialize_with = "null_is_default")]
-    scope_logs: Vec<ScopeLogs>,
+    #[serde(default, deserialize_with = "list::<_, ScopeLogs, _>")]
+    scope_logs: Vec<logs::ScopeLogs>,
     #[serde(default, deserialize_with = "null_is_default")]
     schema_url: String,
 }
@@ -52,8 +62,8 @@ struct ResourceLogs {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Resource {
-    #[serde(default, deserialize_with = "null_is_default")]
-    attributes: Vec<KeyValue>,
+    #[serde(default, deserialize_with = "list::<_, KeyValue, _>")]
+    attributes: Vec<common::KeyValue>,
     #[serde(default, deserialize_with = "null_is_default")]
     dropped_attributes_count: Number<u32>,
 }
@@ -62,8 +72,8 @@ struct Resource {
 #[serde(rename_all = "camelCase")]
 struct ScopeLogs {
     scope: Option<Scope>,
-    #[serde(default, deserialize_with = "null_is_default")]
-    log_records: Vec<LogRecord>,
+    #[serde(default, deserialize_with = "list::<_, LogRecord, _>")]
+    log_records: Vec<logs::LogRecord>,
     #[serde(default, deserialize_with = "null_is_default")]
     schema_url: String,
 }
@@ -75,8 +85,8 @@ struct Scope {
     name: String,
     #[serde(default, deserialize_with = "null_is_default")]
     version: String,
-    #[serde(default, deserialize_with = "null_is_default")]
-    attributes: Vec<KeyValue>,
+    #[serde(default, deserialize_with = "list::<_, KeyValue, _>")]
+    attributes: Vec<common::KeyValue>,
     #[serde(default, deserialize_with = "null_is_default")]
     dropped_attributes_count: Number<u32>,
 }
@@ -93,8 +103,8 @@ struct LogRecord {
     #[serde(default, deserialize_with = "null_is_default")]
     severity_text: String,
     body: Option<AnyValue>,
-    #[serde(default, deserialize_with = "null_is_default")]
-    attributes: Vec<KeyValue>,
+    #[serde(default, deserialize_with = "list::<_, KeyValue, _>")]
+    attributes: Vec<common::KeyValue>,
     #[serde(default, deserialize_with = "null_is_default")]
     dropped_attributes_count: Number<u32>,
     #[serde(default, deserialize_with = "null_is_default")]
@@ -121,19 +131,52 @@ struct AnyValue {
     bool_value: Option<bool>,
     int_value: Option<Number<i64>>,
     double_value: Option<Number<f64>>,
-    array_value: Option<List<AnyValue>>,
-    kvlist_value: Option<List<KeyValue>>,
+    array_value: Option<ArrayValue>,
+    kvlist_value: Option<KeyValueList>,
     bytes_value: Option<Base64>,
 }
 
 #[derive(Deserialize)]
-struct List<T> {
-    #[serde(default = "Vec::new", deserialize_with = "null_is_default", bound(deserialize = "T: Deserialize<'de>"))]
-    values: Vec<T>,
+struct ArrayValue {
+    #[serde(default, deserialize_with = "list::<_, AnyValue, _>")]
+    values: Vec<common::AnyValue>,
+}
+
+#[derive(Deserialize)]
+struct KeyValueList {
+    #[serde(default, deserialize_with = "list::<_, KeyValue, _>")]
+    values: Vec<common::KeyValue>,
 }
 
 fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// A list, each element at once as what it is encoded from.
+fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>, P: From<T>>(from: D) -> Result<Vec<P>, D::Error> {
+    struct Elements<T, P>(PhantomData<(T, P)>);
+    impl<'de, T: Deserialize<'de>, P: From<T>> Visitor<'de> for Elements<T, P> {
+        type Value = Vec<P>;
+
+        fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+            to.write_str("a list")
+        }
+
+        fn visit_unit<E: Error>(self) -> Result<Vec<P>, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<P>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(element) = elements.next_element::<T>()? {
+                let left = ELEMENT_BYTES.get().checked_sub(size_of::<P>());
+                ELEMENT_BYTES.set(left.ok_or_else(|| A::Error::custom("too many elements that say nothing"))?);
+                list.push(element.into());
+            }
+            Ok(list)
+        }
+    }
+    from.deserialize_any(Elements(PhantomData))
 }
 
 // === Values that JSON writes in more than one way ===
@@ -229,11 +272,11 @@ impl From<ResourceLogs> for logs::ResourceLogs {
     fn from(from: ResourceLogs) -> Self {
         Self {
             resource: from.resource.map(|resource| resource::Resource {
-                attributes: key_values(resource.attributes),
+                attributes: resource.attributes,
                 dropped_attributes_count: resource.dropped_attributes_count.0,
                 ..resource::Resource::default()
             }),
-            scope_logs: from.scope_logs.into_iter().map(Into::into).collect(),
+            scope_logs: from.scope_logs,
             schema_url: from.schema_url,
         }
     }
@@ -245,10 +288,10 @@ impl From<ScopeLogs> for logs::ScopeLogs {
             scope: from.scope.map(|scope| common::InstrumentationScope {
                 name: scope.name,
                 version: scope.version,
-                attributes: key_values(scope.attributes),
+                attributes: scope.attributes,
                 dropped_attributes_count: scope.dropped_attributes_count.0,
             }),
-            log_records: from.log_records.into_iter().map(Into::into).collect(),
+            log_records: from.log_records,
             schema_url: from.schema_url,
         }
     }
@@ -262,7 +305,7 @@ impl From<LogRecord> for logs::LogRecord {
             severity_number: from.severity_number.0,
             severity_text: from.severity_text,
             body: from.body.map(Into::into),
-            attributes: key_values(from.attributes),
+            attributes: from.attributes,
             dropped_attributes_count: from.dropped_attributes_count.0,
             flags: from.flags.0,
             trace_id: from.trace_id.0,
@@ -275,26 +318,22 @@ impl From<LogRecord> for logs::LogRecord {
 impl From<AnyValue> for common::AnyValue {
     fn from(from: AnyValue) -> Self {
         use any_value::Value;
-        let list =
-            |list: List<AnyValue>| common::ArrayValue { values: list.values.into_iter().map(Into::into).collect() };
-        let pairs = |list: List<KeyValue>| common::KeyValueList { values: key_values(list.values) };
         let value = None
             .or(from.string_value.map(Value::StringValue))
             .or(from.bool_value.map(Value::BoolValue))
             .or(from.int_value.map(|value| Value::IntValue(value.0)))
             .or(from.double_value.map(|value| Value::DoubleValue(value.0)))
-            .or(from.array_value.map(|value| Value::ArrayValue(list(value))))
-            .or(from.kvlist_value.map(|value| Value::KvlistValue(pairs(value))))
+            .or(from.array_value.map(|ArrayValue { values }| Value::ArrayValue(common::ArrayValue { values })))
+            .or(from.kvlist_value.map(|KeyValueList { values }| Value::KvlistValue(common::KeyValueList { values })))
             .or(from.bytes_value.map(|value| Value::BytesValue(value.0)));
         Self { value }
     }
 }
 
-fn key_values(pairs: Vec<KeyValue>) -> Vec<common::KeyValue> {
-    let pairs = pairs.into_iter();
-    pairs
-        .map(|KeyValue { key, value }| common::KeyValue { key, value: value.map(Into::into), ..Default::default() })
-        .collect()
+impl From<KeyValue> for common::KeyValue {
+    fn from(KeyValue { key, value }: KeyValue) -> Self {
+        Self { key, value: value.map(Into::into), ..Self::default() }
+    }
 }
 
 #[cfg(test)]
@@ -350,5 +389,32 @@ mod tests {
             assert!(error.contains(said), "{error}");
         }
         assert!(to_protobuf(b"{}").unwrap().is_empty());
+        assert!(to_protobuf(br#"{"resourceLogs":null}"#).unwrap().is_empty());
+        let error = to_protobuf(br#"{"resourceLogs":{}}"#).unwrap_err();
+        assert!(error.contains("expected a list"), "{error}");
+    }
+
+    #[test]
+    fn elements_take_no_more_memory_than_what_they_say() {
+        let body = |before: &str, element: &str, count: usize, after: &str| {
+            format!("{before}{}{element}{after}", format!("{element},").repeat(count - 1))
+        };
+        let records =
+            |element: &str, count| body(r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":["#, element, count, "]}]}]}");
+        let attributes = |element: &str, count| records(&body(r#"{"attributes":["#, element, count, "]}"), 1);
+        let values =
+            |element: &str, count| records(&body(r#"{"body":{"arrayValue":{"values":["#, element, count, "]}}}"), 1);
+        for text in [records("{}", 1_000_000), attributes("{}", 1_000_000), values("{}", 2_000_000)] {
+            let error = to_protobuf(text.as_bytes()).unwrap_err();
+            assert!(error.contains("too many elements"), "{error}");
+        }
+        // What small ones there may be are taken: as many records as one request may have, and lists of numbers.
+        for text in [
+            records(r#"{"timeUnixNano":"1"}"#, 100_000),
+            attributes(r#"{"key":"a","value":{"intValue":1}}"#, 400_000),
+            values(r#"{"intValue":1}"#, 1_000_000),
+        ] {
+            assert!(to_protobuf(text.as_bytes()).is_ok());
+        }
     }
 }
