@@ -192,6 +192,9 @@ async fn an_ism_policy_is_put_and_changed_in_its_place() {
     let requests = cluster.start(options).await;
     let (_, uri, _) = only(&requests, &Method::PUT, "/_plugins/_ism/policies/");
     assert!(uri.ends_with("?if_seq_no=7&if_primary_term=2"), "{uri}");
+    let (_, uri, body) = only(&requests, &Method::POST, "/_plugins/_ism/change_policy/.ds-logs-shop-default-000001,");
+    assert!(uri.ends_with(",.ds-logs-shop-default-000002"), "{uri}");
+    assert_eq!(body["policy_id"], "logsink-logs-shop-default");
 }
 
 #[tokio::test]

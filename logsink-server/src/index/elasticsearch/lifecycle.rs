@@ -122,17 +122,17 @@ async fn put_ism(elasticsearch: &Elasticsearch, layout: Layout, stream: &str, po
     let query: Vec<(&str, &str)> = place.iter().map(|(key, value)| (*key, value.as_str())).collect();
     elasticsearch.call(Method::Put, &path, &query, Some(policy.to_string().into())).await?.ok()?;
     tracing::info!(policy = %path, "put the ISM policy");
-    if is_first {
-        // What is there already, by its names: a stream that only begins alike is not taken along.
-        let ours = setup::indices(elasticsearch, layout, stream).await?.into_iter().filter(|(_, is_ours)| *is_ours);
-        let names: Vec<String> = ours.map(|(name, _)| name).collect();
-        for names in names.chunks(NAMES_PER_REQUEST) {
-            let body = json!({"policy_id": format!("logsink-{stream}")}).to_string();
-            let path = format!("/_plugins/_ism/add/{}", names.join(","));
-            let answer = elasticsearch.call(Method::Post, &path, &[], Some(body.into())).await?;
-            if answer.status != 404 {
-                answer.ok()?;
-            }
+    // What is there already, by its names: a stream that only begins alike is not taken along. An index keeps the policy that it got
+    // first, as it was then, until it is told of another.
+    let action = if is_first { "add" } else { "change_policy" };
+    let ours = setup::indices(elasticsearch, layout, stream).await?.into_iter().filter(|(_, is_ours)| *is_ours);
+    let names: Vec<String> = ours.map(|(name, _)| name).collect();
+    for names in names.chunks(NAMES_PER_REQUEST) {
+        let body = json!({"policy_id": format!("logsink-{stream}")}).to_string();
+        let path = format!("/_plugins/_ism/{action}/{}", names.join(","));
+        let answer = elasticsearch.call(Method::Post, &path, &[], Some(body.into())).await?;
+        if answer.status != 404 {
+            answer.ok()?;
         }
     }
     Ok(())
