@@ -22,7 +22,7 @@ pub struct Elasticsearch {
     /// The data stream that events go to, or a pattern with `{service}`, `{dataset}` and `{namespace}` that routes them to
     /// several. Default: `logs-logsink-default`.
     pub data_stream: String,
-    /// How many data streams a pattern may make; further ones share one more. Default: 200.
+    /// How many data streams a pattern may make; further ones, and names that others have, share one more. Default: 200.
     pub streams_max: usize,
     /// `data_stream`, `daily` (an index for each day), or `auto`: a data stream where the cluster has them. Default: auto.
     pub layout: LayoutChoice,
