@@ -118,7 +118,13 @@ impl Streams {
                 let there: BTreeSet<_> = there.into_iter().filter(|name| *name != overflow).collect();
                 if !known.are_up_to_date {
                     for name in &there {
-                        setup::put(elasticsearch, set_up, name).await?;
+                        match setup::put(elasticsearch, set_up, name).await {
+                            // It goes on as it is; others must not wait for a person to look at it.
+                            Err(Failed::BadRequest { message }) => {
+                                tracing::warn!(stream = %name, reason = %message, "a stream does not get changed settings");
+                            }
+                            other => _ = other?,
+                        }
                     }
                     known.are_up_to_date = true;
                 }
