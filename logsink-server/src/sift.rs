@@ -31,7 +31,7 @@ use tokio::sync::watch;
 pub use self::ahead::Unread;
 use self::rewrite::Change;
 use crate::{
-    control::Snapshot,
+    control::{SERVICE_BYTES_MAX, Snapshot},
     metrics::Metrics,
     otlp::{self, Limits, WireError},
     queue::Message,
@@ -53,13 +53,26 @@ struct Compiled {
     snapshot: Option<Arc<Snapshot>>,
     /// The document for all services, read once for all that there are.
     global: Option<Arc<Document>>,
-    sets: HashMap<String, Option<Counted>>,
+    /// By names of [`SERVICE_BYTES_MAX`] bytes at most. A longer one may be as long as a message: rules for it are compiled for each
+    /// message, so that their limits and windows begin anew. A document of its own is not taken for such a service.
+    sets: HashMap<String, Option<Arc<Applied>>>,
 }
 
-/// The rules of a service, which count what they match, and what they dropped, rule by rule.
+/// The rules of a service, which count what they match, and what they dropped, rule by rule. When the last one lets go of them, the
+/// metrics get what they have not been shown.
 struct Applied {
     rules: RuleSet,
-    dropped: Box<[AtomicU64]>,
+    counts: Box<[Count]>,
+    metrics: Arc<Metrics>,
+}
+
+/// What one rule has counted.
+#[derive(Default)]
+struct Count {
+    dropped: AtomicU64,
+    /// What the metrics have of it already.
+    matched_shown: AtomicU64,
+    dropped_shown: AtomicU64,
 }
 
 /// What the rules want of a request.
@@ -101,21 +114,15 @@ impl Judged<'_> {
     }
 }
 
-struct Counted {
-    applied: Arc<Applied>,
-    /// The counts that the metrics have already, rule by rule: matched and dropped.
-    shown: Vec<(u64, u64)>,
-}
-
 impl Sift {
     /// Applies what this shows, from the next message after a change on.
     pub fn new(rules: watch::Receiver<Option<Arc<Snapshot>>>, metrics: Arc<Metrics>) -> Self {
         let compiled = Arc::<Mutex<Compiled>>::default();
         // Weak: the metrics must not keep the rules.
         let counting = Arc::downgrade(&compiled);
-        metrics.ask_before_showing(move |metrics| {
+        metrics.ask_before_showing(move |_| {
             if let Some(compiled) = counting.upgrade() {
-                lock(&compiled).show(metrics);
+                lock(&compiled).show();
             }
         });
         Self { rules, compiled, metrics }
@@ -187,8 +194,8 @@ impl Sift {
                     judged.dropped.push(record.index);
                 }
                 Fate::DropByRule(rule) => {
-                    if let Some(count) = applied.dropped.get(usize::from(rule)) {
-                        count.fetch_add(1, Relaxed);
+                    if let Some(count) = applied.counts.get(usize::from(rule)) {
+                        count.dropped.fetch_add(1, Relaxed);
                     }
                     judged.dropped.push(record.index);
                 }
@@ -201,13 +208,14 @@ impl Sift {
         if !snapshot.concerns(service) {
             return None;
         }
+        let is_kept = service.len() <= SERVICE_BYTES_MAX;
         // Who began with rules that are no longer in force must not take the place of those that are.
         let is_in_force = self.in_force().is_some_and(|latest| Arc::ptr_eq(&latest, snapshot));
         let global = if is_in_force {
             let mut compiled = lock(&self.compiled);
-            compiled.follow(snapshot, &self.metrics);
-            if let Some(known) = compiled.sets.get(service) {
-                return known.as_ref().map(|counted| counted.applied.clone());
+            compiled.follow(snapshot);
+            if is_kept && let Some(known) = compiled.sets.get(service) {
+                return known.clone();
             }
             compiled.global.clone()
         } else {
@@ -215,19 +223,21 @@ impl Sift {
         };
         // It takes a while, and others are not kept waiting for it.
         let set = match snapshot.compile_open(global.as_deref(), service) {
-            Ok(rules) => Some(Counted::new(rules)),
+            Ok(rules) => Some(Arc::new(Applied::new(rules, Arc::clone(&self.metrics)))),
             Err(error) => {
                 tracing::warn!(service, %error, "rules that do not fit together are not applied");
                 None
             }
         };
+        if !is_kept {
+            return set;
+        }
         let mut compiled = lock(&self.compiled);
         if !compiled.is_of(snapshot) {
-            return set.map(|counted| counted.applied);
+            return set;
         }
         // Someone may have been faster: then the limits and windows that count already are theirs.
-        let set = compiled.sets.entry(service.to_owned()).or_insert(set);
-        set.as_ref().map(|counted| counted.applied.clone())
+        compiled.sets.entry(service.to_owned()).or_insert(set).clone()
     }
 }
 
@@ -237,33 +247,41 @@ impl Compiled {
     }
 
     /// Begins anew with another snapshot, and when there are too many sets.
-    fn follow(&mut self, snapshot: &Arc<Snapshot>, metrics: &Metrics) {
+    fn follow(&mut self, snapshot: &Arc<Snapshot>) {
         if !self.is_of(snapshot) || self.sets.len() >= SERVICES_MAX {
-            self.show(metrics);
             let global = snapshot.global().map(Arc::new);
             *self = Self { snapshot: Some(Arc::clone(snapshot)), global, sets: HashMap::new() };
         }
     }
 
     /// Brings the metrics up to what the rules have counted.
-    fn show(&mut self, metrics: &Metrics) {
-        for Counted { applied, shown } in self.sets.values_mut().flatten() {
-            for ((rule, dropped), shown) in applied.rules.rules().iter().zip(&applied.dropped).zip(shown) {
-                let counted = (rule.matched(), dropped.load(Relaxed));
-                if counted != *shown {
-                    metrics.ruled(rule.name(), counted.0 - shown.0, counted.1 - shown.1);
-                    *shown = counted;
-                }
+    fn show(&self) {
+        self.sets.values().flatten().for_each(|applied| applied.show());
+    }
+}
+
+impl Applied {
+    fn new(rules: RuleSet, metrics: Arc<Metrics>) -> Self {
+        let counts = rules.rules().iter().map(|_| Count::default()).collect();
+        Self { rules, counts, metrics }
+    }
+
+    /// One at a time: under the lock of the sets, or at the end.
+    fn show(&self) {
+        for (rule, count) in self.rules.rules().iter().zip(&self.counts) {
+            let more = |now: u64, shown: &AtomicU64| now - shown.swap(now, Relaxed);
+            let matched = more(rule.matched(), &count.matched_shown);
+            let dropped = more(count.dropped.load(Relaxed), &count.dropped_shown);
+            if (matched, dropped) != (0, 0) {
+                self.metrics.ruled(rule.name(), matched, dropped);
             }
         }
     }
 }
 
-impl Counted {
-    fn new(rules: RuleSet) -> Self {
-        let dropped = rules.rules().iter().map(|_| AtomicU64::new(0)).collect();
-        let shown = vec![(0, 0); rules.rules().len()];
-        Self { applied: Arc::new(Applied { rules, dropped }), shown }
+impl Drop for Applied {
+    fn drop(&mut self) {
+        self.show();
     }
 }
 

@@ -3,7 +3,8 @@
 //! A service is what a request's first resource calls itself (`service.name`). What is known of one is the bytes that it has under
 //! way and the state of its two buckets. One that has nothing under way and full buckets is as good as unknown, and is
 //! forgotten when its place is wanted. Beyond [`SERVICES_MAX`] that are not, further ones share one place: one limit and one
-//! share for all of them.
+//! share for all of them. So do those whose names are longer than [`SERVICE_BYTES_MAX`] and have no limits of their own: a name may be as
+//! long as a request.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,9 +16,12 @@ use super::{
     rate::{Bucket, Rate, nanos},
     share::may_hold,
 };
-use crate::metrics::{Metrics, ServiceCounters};
+use crate::{
+    control::SERVICE_BYTES_MAX,
+    metrics::{Metrics, ServiceCounters},
+};
 
-/// Services known at a time: ten times what a large installation has, in about half a megabyte.
+/// Services known at a time: ten times what a large installation has, in about half a megabyte; with the longest names, in two.
 const SERVICES_MAX: usize = 4_096;
 
 /// How often the table is looked through for places to give away, at most.
@@ -135,10 +139,14 @@ impl Services {
 
     /// A service's place; that of the others when there is none for it.
     fn place(&self, table: &mut Table, name: &str, now: u64) -> usize {
+        let named = self.allowances.named.get(name);
+        if named.is_none() && name.len() > SERVICE_BYTES_MAX {
+            return OTHERS;
+        }
         if let Some(place) = table.places.get(name) {
             return *place;
         }
-        let allowance = self.allowances.named.get(name).copied().unwrap_or(self.allowances.each);
+        let allowance = named.copied().unwrap_or(self.allowances.each);
         let place = match table.services.len() {
             len if len <= SERVICES_MAX => len,
             _ => match table.sweep(now) {
@@ -306,6 +314,25 @@ mod tests {
         assert!(small.is_ok());
         held.clear();
         assert!(services.admit("flood", 1, 10, now).is_ok());
+    }
+
+    #[test]
+    fn a_name_as_long_as_a_request_is_not_kept_and_shares_a_place() {
+        let (long, named) = ("x".repeat(SERVICE_BYTES_MAX + 1), "n".repeat(SERVICE_BYTES_MAX + 1));
+        let each = Allowance { records: rate(10), bytes: None };
+        let own = Allowance { records: rate(100), bytes: None };
+        let services = services(Allowances { each, named: [(named.clone(), own)].into() });
+        let now = Instant::now();
+        let send = |name: &str, records| {
+            let admitted = services.admit(name, records, 1, now);
+            admitted.map(|admitted| (admitted.place, admitted.taken()).0)
+        };
+        assert_eq!(send(&long, 6), Ok(OTHERS));
+        assert_eq!(send(&"y".repeat(1 << 20), 6), Ok(OTHERS), "one limit for all of them");
+        assert!(matches!(send(&long, 1), Err(TurnedAway::Rate(_))));
+        assert_ne!(send(&long[1..], 10), Ok(OTHERS));
+        assert_ne!(send(&named, 100), Ok(OTHERS), "the settings know it");
+        assert!(services.table().places.keys().all(|name| name.len() <= SERVICE_BYTES_MAX || **name == *named));
     }
 
     #[test]

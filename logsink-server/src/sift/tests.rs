@@ -295,3 +295,21 @@ fn each_rule_s_matches_and_drops_are_shown_also_across_a_change_of_rules() {
         "logsink_filter_dropped_total 1",
     ]);
 }
+
+#[test]
+fn a_name_as_long_as_a_request_is_judged_and_not_kept() {
+    let drop = "[[rule]]\nname = \"d\"\nwhen = 'level=info'\nthen = \"drop\"";
+    let (change, rules) = watch::channel(None);
+    let stored = Stored { text: drop.to_owned(), revision: "1".to_owned() };
+    change.send_replace(Some(Arc::new(Snapshot { documents: [(Scope::Global, stored)].into() })));
+    let metrics = Metrics::new();
+    let sift = Sift::new(rules, Arc::clone(&metrics));
+    let mut renamed = request();
+    for (resource, bytes) in renamed.resource_logs.iter_mut().zip([SERVICE_BYTES_MAX + 1, SERVICE_BYTES_MAX]) {
+        resource.resource.as_mut().unwrap().attributes[0].value = Some(text(&"x".repeat(bytes)));
+    }
+    assert_eq!(sift.sift(message(&renamed)).dropped, [0, 2, 4]);
+    assert_eq!(lock(&sift.compiled).sets.keys().map(String::len).collect::<Vec<_>>(), [SERVICE_BYTES_MAX]);
+    let shown = metrics.encode();
+    assert!(shown.contains("logsink_rule_dropped_total{rule=\"d\"} 3"), "{shown}");
+}
