@@ -100,7 +100,8 @@ impl Compression {
     }
 }
 
-/// What becomes of a record that no message can hold. (A batch that is too large is split between its records.)
+/// What becomes of a record that no message can hold. (A batch that is too large is split between its records; it is refused when
+/// its parts, which repeat its resources, would be more than twice as large.)
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Oversize {

@@ -3,6 +3,9 @@
 //!
 //! Everything is copied byte for byte, unknown fields included, and records keep their order: the n-th record of a part is the
 //! (first + n)-th of the request. Only a record that cannot fit by itself is changed, when that is asked for.
+//!
+//! What the parts repeat has a bound: megabytes of resource above many small records would be written again and again. A request
+//! beyond it has no parts.
 
 use logsink::transport::shrink_record;
 
@@ -10,6 +13,22 @@ use crate::otlp::{WireError, tag, wire::Reader};
 
 /// What a field's key and length take around a message at most: one byte and five.
 const FRAME_BYTES_MAX: usize = 6;
+
+/// What the parts of a request may have together beside twice its own bytes: the resources of small requests, in a topic that takes
+/// little. Twice its bytes are reached only where resource and scope take half of a message. All parts are in memory before the first
+/// is sent, so that requests under way take no more than thrice their own bytes.
+const GROWTH_FREE: usize = 64 << 10;
+
+/// Why a request has no parts.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SplitError {
+    /// Its bytes are no request.
+    #[error(transparent)]
+    Malformed(#[from] WireError),
+    /// They would repeat its resources and scopes too often: a request that fits a message is not split.
+    #[error("its parts would be more than twice as large as itself")]
+    Growth,
+}
 
 /// A request made of some of another's records.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,10 +47,11 @@ pub(crate) struct Part {
 
 /// The request in parts of `bytes_max` bytes at most, as few as can be without changing the order. With `truncate`, a record
 /// that does not fit is cut, the longest texts first; it may still be over when it consists of little else than names.
-pub(crate) fn split(payload: &[u8], bytes_max: usize, truncate: bool) -> Result<Vec<Part>, WireError> {
-    let mut parts = Parts { bytes_max, truncate, done: Vec::new(), open: Open::default(), index: 0 };
+pub(crate) fn split(payload: &[u8], bytes_max: usize, truncate: bool) -> Result<Vec<Part>, SplitError> {
+    let room = 2 * payload.len() + GROWTH_FREE;
+    let mut parts = Parts { bytes_max, truncate, room, done: Vec::new(), open: Open::default(), index: 0 };
     for_each(payload, &mut |record| parts.add(&record))?;
-    parts.close();
+    parts.close()?;
     Ok(parts.done)
 }
 
@@ -45,6 +65,7 @@ pub(crate) fn one(payload: &[u8], index: u32) -> Option<Vec<u8>> {
             found = Some(open.close());
         }
         at += 1;
+        Ok::<_, WireError>(())
     });
     walked.ok()?;
     found
@@ -60,22 +81,25 @@ struct Located<'a> {
     record: &'a [u8],
 }
 
-fn for_each<'a>(payload: &'a [u8], each: &mut dyn FnMut(Located<'a>)) -> Result<(), WireError> {
+/// Shows the records, until one is refused.
+fn for_each<'a, E: From<WireError>>(
+    payload: &'a [u8],
+    each: &mut dyn FnMut(Located<'a>) -> Result<(), E>,
+) -> Result<(), E> {
     fields(payload, tag::request::RESOURCE_LOGS, &mut |_, resource_logs| {
         fields(resource_logs, tag::resource_logs::SCOPE_LOGS, &mut |_, scope_logs| {
             fields(scope_logs, tag::scope_logs::LOG_RECORDS, &mut |record, _| {
-                each(Located { resource_logs, scope_logs, record });
-                Ok(())
+                each(Located { resource_logs, scope_logs, record })
             })
         })
     })
 }
 
 /// What a field's visitor gets: the field with its key and length, and its content.
-type Visit<'v, 'a> = &'v mut dyn FnMut(&'a [u8], &'a [u8]) -> Result<(), WireError>;
+type Visit<'v, 'a, E> = &'v mut dyn FnMut(&'a [u8], &'a [u8]) -> Result<(), E>;
 
 /// Shows the fields with this key.
-fn fields<'a>(message: &'a [u8], wanted: u32, visit: Visit<'_, 'a>) -> Result<(), WireError> {
+fn fields<'a, E: From<WireError>>(message: &'a [u8], wanted: u32, visit: Visit<'_, 'a, E>) -> Result<(), E> {
     let mut reader = Reader::new(message);
     loop {
         let start = reader.position();
@@ -107,6 +131,8 @@ fn rest(message: &[u8], unwanted: u32) -> Vec<u8> {
 struct Parts<'a> {
     bytes_max: usize,
     truncate: bool,
+    /// Bytes that further parts may have.
+    room: usize,
     done: Vec<Part>,
     open: Open<'a>,
     /// The index of the next record.
@@ -114,9 +140,9 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn add(&mut self, record: &Located<'a>) {
+    fn add(&mut self, record: &Located<'a>) -> Result<(), SplitError> {
         if self.open.records > 0 && self.open.bytes_with(record, record.record.len()) > self.bytes_max {
-            self.close();
+            self.close()?;
         }
         let mut is_alone = false;
         let around = self.open.bytes_with(record, 0);
@@ -130,12 +156,10 @@ impl<'a> Parts<'a> {
             is_alone = true;
         }
         self.index += 1;
-        if is_alone {
-            self.close();
-        }
+        if is_alone { self.close() } else { Ok(()) }
     }
 
-    fn close(&mut self) {
+    fn close(&mut self) -> Result<(), SplitError> {
         let records = self.open.records;
         if records > 0 {
             let open = std::mem::take(&mut self.open);
@@ -143,8 +167,10 @@ impl<'a> Parts<'a> {
             let payload = open.close();
             // What was reckoned with was the longest that lengths can be.
             let is_over = payload.len() > self.bytes_max;
+            self.room = self.room.checked_sub(payload.len()).ok_or(SplitError::Growth)?;
             self.done.push(Part { first, records, payload, is_truncated, is_over });
         }
+        Ok(())
     }
 }
 
@@ -337,5 +363,27 @@ mod tests {
         let (_, _, record) = &flat(&decode(&parts[1]))[0];
         assert_eq!(record.attributes[0].key, "logsink.truncated.original_bytes");
         assert!(split(&payload, 1_000, false).unwrap()[1].is_over);
+    }
+
+    #[test]
+    fn a_resource_is_not_repeated_without_bound() {
+        let with_resource = |bytes: usize, records: usize| {
+            let mut request = request(&[vec![vec![0; records]]]);
+            request.resource_logs[0].schema_url = "r".repeat(bytes);
+            request.encode_to_vec()
+        };
+        let mut payload = with_resource(200_000, 10_000);
+        let grown = |payload: &[u8], bytes_max| {
+            split(payload, bytes_max, true).map(|parts| parts.iter().map(|part| part.payload.len()).sum::<usize>())
+        };
+        // A quarter of a message, and all but a little of it.
+        assert!(grown(&payload, 800_000).unwrap() < 2 * payload.len());
+        assert_eq!(grown(&payload, 201_000), Err(SplitError::Growth));
+        assert_eq!(grown(&payload, 100_000), Err(SplitError::Growth), "each record would be too large");
+        // Nothing is read of what comes after.
+        payload.extend(b"\xffgarbage");
+        assert_eq!(grown(&payload, 201_000), Err(SplitError::Growth));
+        // It stands little above what a small topic takes.
+        assert!(grown(&with_resource(500, 100), 1_000).is_ok());
     }
 }

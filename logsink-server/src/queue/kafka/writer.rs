@@ -3,7 +3,7 @@
 //! A batch that is larger than the topic's messages may be is split between its records. The parts keep the sender's instance and
 //! sequence, and each says which record of the batch is its first (`logsink-first`): a record has the same id however often the
 //! batch is sent, and wherever it is cut. A record that no message can hold is truncated or becomes a dead letter, as the
-//! settings say.
+//! settings say. A batch whose parts would repeat its resources too often is refused: its records fit messages in smaller batches.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::{
     metrics::Metrics,
     queue::{
         Batch, BoxFuture, Headers, QueueError, QueueWriter,
-        split::{Part, split},
+        split::{Part, SplitError, split},
     },
 };
 
@@ -69,8 +69,10 @@ impl KafkaWriter {
         let limit = self.producer.limit();
         let room = limit.saturating_sub(overhead(&batch.headers));
         let truncate = self.producer.options().oversize == Oversize::Truncate;
-        let parts = split(&batch.payload, room, truncate)
-            .map_err(|error| QueueError::Failed(format!("a batch that cannot be split: {error}")))?;
+        let parts = split(&batch.payload, room, truncate).map_err(|error| match error {
+            SplitError::Growth => QueueError::TooLarge { bytes: batch.payload.len(), bytes_max: limit },
+            SplitError::Malformed(_) => QueueError::Failed(format!("a batch that cannot be split: {error}")),
+        })?;
         self.metrics.queue_split.inc();
         for part in parts {
             let headers = Headers { first: batch.headers.first.saturating_add(part.first), ..batch.headers.clone() };

@@ -2,6 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use opentelemetry_proto::tonic::{
+    collector::logs::v1::ExportLogsServiceRequest,
+    logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+};
+use prost::Message as _;
 use rdkafka::{
     mocking::MockCluster,
     producer::DefaultProducerContext,
@@ -169,4 +174,30 @@ async fn a_topic_that_cannot_be_written_is_not_ready() {
     while let Err(error) = writer.ready().await {
         assert!(started.elapsed() < DEADLINE, "{error}");
     }
+}
+
+/// A megabyte of resource above many records would be written once for each few of them.
+#[tokio::test]
+async fn a_batch_that_splitting_would_multiply_is_refused_and_nothing_of_it_is_written() {
+    let (_cluster, mut options) = cluster();
+    options.message_bytes_max = 300_000;
+    let metrics = Metrics::new();
+    let writer = KafkaWriter::connect(&options, Arc::clone(&metrics)).unwrap();
+    let scope = ScopeLogs { log_records: vec![LogRecord::default(); 100_000], ..ScopeLogs::default() };
+    let resource = |bytes| ResourceLogs {
+        schema_url: "r".repeat(bytes),
+        scope_logs: vec![scope.clone()],
+        ..ResourceLogs::default()
+    };
+    let with_resource = |bytes| Batch {
+        payload: ExportLogsServiceRequest { resource_logs: vec![resource(bytes)] }.encode_to_vec().into(),
+        ..batch(0)
+    };
+    let batch = with_resource(299_000);
+    let error = timeout(DEADLINE, writer.append(batch.clone())).await.unwrap().unwrap_err();
+    let bytes = batch.payload.len();
+    assert!(matches!(error, QueueError::TooLarge { bytes: all, bytes_max: 300_000 } if all == bytes), "{error:?}");
+    assert_eq!(metrics.queue_split.get(), 0);
+    timeout(DEADLINE, writer.append(with_resource(149_000))).await.unwrap().unwrap();
+    assert_eq!(metrics.queue_split.get(), 1);
 }
