@@ -18,6 +18,8 @@ pub(super) struct State {
     bytes: usize,
     /// The partitions that are ours.
     assigned: BTreeMap<i32, Assigned>,
+    /// Some of them came since the last look at those that are [unasked](State::unasked).
+    has_new: bool,
     /// How often each partition was assigned.
     epochs: BTreeMap<i32, u32>,
     /// Counts changes of the assignment.
@@ -84,6 +86,7 @@ impl State {
             *epoch += 1;
             self.assigned.insert(partition, Assigned { epoch: *epoch, next: None, is_unasked: true });
         }
+        self.has_new |= !partitions.is_empty();
         self.rebalances += 1;
     }
 
@@ -134,14 +137,16 @@ impl State {
         self.assigned.get(&partition)
     }
 
-    /// Partitions of which it is not known where the group stood.
-    pub(super) fn unasked(&self) -> Vec<(i32, u32)> {
+    /// Partitions of which it is not known where the group stood, ascending. None of them is new from then on.
+    pub(super) fn unasked(&mut self) -> Vec<(i32, u32)> {
+        self.has_new = false;
         let unasked = self.assigned.iter().filter(|(_, assigned)| assigned.is_unasked);
         unasked.map(|(&partition, assigned)| (partition, assigned.epoch)).collect()
     }
 
-    pub(super) fn has_unasked(&self) -> bool {
-        self.assigned.values().any(|assigned| assigned.is_unasked)
+    /// Whether there are partitions that nobody has asked about yet, not even in vain.
+    pub(super) fn has_new(&self) -> bool {
+        self.has_new
     }
 
     pub(super) fn asked(&mut self, partition: i32, epoch: u32) {
@@ -347,6 +352,21 @@ mod tests {
         assert_eq!(state.due(false), BTreeMap::new(), "that was an older assignment");
         state.asked(0, 1);
         assert_eq!(state.due(false), BTreeMap::from([(0, 3)]));
+    }
+
+    #[test]
+    fn what_was_asked_in_vain_is_not_new() {
+        let mut state = state();
+        assert!(state.has_new());
+        assert_eq!(state.unasked(), [(0, 1), (1, 1)]);
+        state.asked(1, 1);
+        assert!(!state.has_new(), "it is to be asked again, but not at once");
+        state.assign(&[]);
+        assert!(!state.has_new(), "a rebalance that brought none");
+        assert_eq!(state.unasked(), [(0, 1)]);
+        state.assign(&[2]);
+        assert!(state.has_new());
+        assert_eq!(state.unasked(), [(0, 1), (2, 1)]);
     }
 
     #[test]

@@ -52,6 +52,7 @@ impl Watch {
             client: Arc::clone(client),
             config: config.clone(),
             is_over: Arc::clone(&is_over),
+            last_asked: -1,
             lag: Lag::default(),
             pulse: Pulse::default(),
             ask_at: Instant::now(),
@@ -96,6 +97,8 @@ struct Watcher {
     client: Arc<Client>,
     config: ClientConfig,
     is_over: Arc<AtomicBool>,
+    /// The last partition that was asked where it begins and ends.
+    last_asked: i32,
     lag: Lag,
     pulse: Pulse,
     ask_at: Instant,
@@ -125,7 +128,7 @@ impl Watcher {
     /// Waits for something to do.
     fn next(&self) -> Option<Work> {
         let mut state = self.shared.state();
-        let is_idle = |state: &mut super::State| !self.is_over.load(Relaxed) && !state.closing && !state.has_unasked();
+        let is_idle = |state: &mut super::State| !self.is_over.load(Relaxed) && !state.closing && !state.has_new();
         let waited = self.shared.alarm.wait_timeout_while(state, TICK, is_idle);
         (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if self.is_over.load(Relaxed) || state.closing {
@@ -134,11 +137,15 @@ impl Watcher {
         Some(Work { unasked: state.unasked(), jumps: mem::take(&mut state.jumps) })
     }
 
-    /// Asks where the group stood in partitions that came, and tells what of that is not there any more.
+    /// Asks where the group stood in partitions that came, and tells what of that is not there any more. Ends at the first that does
+    /// not answer, as one without a leader: other work is not kept waiting for more than one. The next time begins after it, so that
+    /// it keeps none of the others from being known.
     fn ask(&mut self, partitions: &[(i32, u32)]) -> KafkaResult<()> {
         let numbers: Vec<i32> = partitions.iter().map(|&(partition, _)| partition).collect();
         let committed = self.committed(&numbers, ANSWER_TIMEOUT)?;
-        for &(partition, epoch) in partitions {
+        let next = partitions.partition_point(|&(partition, _)| partition <= self.last_asked);
+        for &(partition, epoch) in partitions[next..].iter().chain(&partitions[..next]) {
+            self.last_asked = partition;
             let (start, end) = self.client.fetch_watermarks(&self.shared.topic, partition, ANSWER_TIMEOUT)?;
             if let Some(&committed) = committed.get(&partition) {
                 self.tell(partition, committed, start, end);

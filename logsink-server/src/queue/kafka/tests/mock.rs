@@ -8,6 +8,8 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message as _;
 use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
     mocking::MockCluster,
     producer::DefaultProducerContext,
     types::{RDKafkaApiKey, RDKafkaRespErr},
@@ -76,6 +78,45 @@ async fn what_is_not_committed_yet_is_the_lag() {
     until_shown(&metrics, &[&line(0, offsets[0]), &line(1, offsets[1])]).await;
     reader.commit(&[Position { partition: 0, offset: offsets[0] - 3 }]).unwrap();
     until_shown(&metrics, &[&line(0, 3), &line(1, offsets[1])]).await;
+    timeout(DEADLINE, Box::new(reader).close()).await.unwrap().unwrap();
+}
+
+/// Its end is not known, and what is read of it is not committed; but it must not keep those after it from that.
+#[tokio::test]
+async fn a_partition_without_a_leader_does_not_hold_up_the_commits_of_others() {
+    let (cluster, options) = cluster();
+    let writer = KafkaWriter::connect(&options, Metrics::new()).unwrap();
+    for index in 0..40 {
+        writer.append(batch(index)).await.unwrap();
+    }
+    let other: BaseConsumer = options.client(&[("group.id", "group")]).create().unwrap();
+    let ends = [0, 1].map(|partition| other.fetch_watermarks("logs", partition, DEADLINE).unwrap().1);
+    cluster.partition_leader("logs", 0, None).unwrap();
+    let metrics = Metrics::new();
+    let mut reader = KafkaReader::connect(&options, "group", Arc::clone(&metrics)).unwrap();
+    let mut read = 0;
+    while read < ends[1] {
+        if let Fetched::Messages(messages) = timeout(DEADLINE, reader.next(1 << 20)).await.unwrap().unwrap() {
+            assert!(messages.iter().all(|message| message.position.partition == 1));
+            read += messages.len() as i64;
+        }
+    }
+    let line = |partition: usize, lag: i64| format!("logsink_drain_lag_records{{partition=\"{partition}\"}} {lag}");
+    until_shown(&metrics, &[&line(1, ends[1])]).await;
+    reader.commit(&[Position { partition: 1, offset: ends[1] }]).unwrap();
+    let committed = || {
+        let mut list = TopicPartitionList::new();
+        list.add_partition("logs", 1);
+        other.committed_offsets(list, DEADLINE).unwrap().elements()[0].offset()
+    };
+    let started = Instant::now();
+    while committed() != Offset::Offset(ends[1]) {
+        assert!(started.elapsed() < DEADLINE, "not committed: {:?}", committed());
+    }
+    assert!(!metrics.encode().contains("logsink_drain_lag_records{partition=\"0\"}"));
+    // It is asked again.
+    cluster.partition_leader("logs", 0, Some(1)).unwrap();
+    until_shown(&metrics, &[&line(0, ends[0]), &line(1, 0)]).await;
     timeout(DEADLINE, Box::new(reader).close()).await.unwrap().unwrap();
 }
 
