@@ -91,7 +91,7 @@ impl KafkaDeadLetters {
         self.producer.topic().await?;
         loop {
             let limit = self.producer.limit();
-            let kept = bytes.len().min(limit.saturating_sub(AROUND_BYTES.min(limit / 2)));
+            let kept = bytes.len().min(limit.message.saturating_sub(AROUND_BYTES.min(limit.message / 2)));
             let headers = match kept < bytes.len() {
                 true => headers.clone().insert(Header { key: CUT_FROM, value: Some(&bytes.len().to_string()) }),
                 false => headers.clone(),
@@ -103,7 +103,7 @@ impl KafkaDeadLetters {
                 Err(error) => Err(error),
             };
             match answer {
-                // Each lesson halves the limit at least, down to a kilobyte.
+                // Each lesson halves at least what is sent as one, or the limit, down to a kilobyte.
                 Err(QueueError::TooLarge { bytes, .. }) if bytes > 1 => self.producer.learn(bytes, limit).await?,
                 answer => return answer,
             }

@@ -8,7 +8,7 @@ mod limit;
 mod silence;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-pub(super) use self::client::Outgoing;
+pub(super) use self::{client::Outgoing, limit::Limit};
 use self::{
     client::{Answer, Client},
     lanes::PAUSE,
@@ -58,8 +58,7 @@ pub(super) struct Producer(Arc<Inner>);
 struct Inner {
     /// Replaced in one step.
     current: Mutex<Current>,
-    /// Bytes of a message that the topic takes.
-    limit: AtomicUsize,
+    limit: Mutex<Limit>,
     /// Held while the topic is asked for its limit, or for its partitions.
     learning: tokio::sync::Mutex<()>,
     silence: Silence,
@@ -90,9 +89,10 @@ impl Producer {
         let compression = [("compression.codec", options.compression.name())];
         let mut config = options.client(&[&PROPERTIES[..], &compression].concat());
         config.set("message.max.bytes", options.message_bytes_max.to_string());
+        let limit = Mutex::new(Limit::new(options.message_bytes_max, &config));
         let current = Current::new(config, &options.topic)?;
         Ok(Self(Arc::new(Inner {
-            limit: AtomicUsize::new(options.message_bytes_max),
+            limit,
             learning: tokio::sync::Mutex::default(),
             silence: Silence::default(),
             patience: patience(&current.config),

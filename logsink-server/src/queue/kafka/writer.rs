@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 
 use super::{
     KafkaDeadLetters, KafkaOptions,
-    producer::{Outgoing, Producer, Sent},
+    producer::{Limit, Outgoing, Producer, Sent},
     to_kafka,
 };
 use crate::{
@@ -57,7 +57,7 @@ impl KafkaWriter {
     async fn write(&self, batch: Batch) -> Result<(), QueueError> {
         self.producer.topic().await?;
         let limit = self.producer.limit();
-        if batch.payload.len() + overhead(&batch.headers) <= limit {
+        if batch.payload.len() + overhead(&batch.headers) <= limit.message {
             let sent = self.send(&batch.headers, batch.payload)?;
             return self.answer(sent, limit).await;
         }
@@ -67,10 +67,10 @@ impl KafkaWriter {
     /// Writes the batch in parts, one after the other, so that they stay in order.
     async fn write_parts(&self, batch: &Batch) -> Result<(), QueueError> {
         let limit = self.producer.limit();
-        let room = limit.saturating_sub(overhead(&batch.headers));
+        let room = limit.message.saturating_sub(overhead(&batch.headers));
         let truncate = self.producer.options().oversize == Oversize::Truncate;
         let parts = split(&batch.payload, room, truncate).map_err(|error| match error {
-            SplitError::Growth => QueueError::TooLarge { bytes: batch.payload.len(), bytes_max: limit },
+            SplitError::Growth => QueueError::TooLarge { bytes: batch.payload.len(), bytes_max: limit.message },
             SplitError::Malformed(_) => QueueError::Failed(format!("a batch that cannot be split: {error}")),
         })?;
         self.metrics.queue_split.inc();
@@ -94,7 +94,7 @@ impl KafkaWriter {
 
     /// A message that the topic does not take though the limit was `known` teaches what it takes; its sender repeats it, and it
     /// is split then.
-    async fn answer(&self, sent: Sent, known: usize) -> Result<(), QueueError> {
+    async fn answer(&self, sent: Sent, known: Limit) -> Result<(), QueueError> {
         match self.producer.answer(sent).await {
             Err(QueueError::TooLarge { bytes, .. }) => {
                 self.producer.learn(bytes, known).await?;
@@ -107,7 +107,7 @@ impl KafkaWriter {
     }
 
     async fn bury(&self, headers: &Headers, part: &Part) -> Result<(), QueueError> {
-        let limit = self.producer.limit();
+        let limit = self.producer.limit().message;
         let connect = || async { KafkaDeadLetters::connect(self.producer.options(), Arc::clone(&self.metrics)) };
         let dead = self.dead.get_or_try_init(connect).await?;
         let reason = format!("too_large: a record of {} bytes; the topic takes {limit}", part.payload.len());

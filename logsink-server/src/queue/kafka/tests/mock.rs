@@ -242,3 +242,26 @@ async fn a_batch_that_splitting_would_multiply_is_refused_and_nothing_of_it_is_w
     timeout(DEADLINE, writer.append(with_resource(149_000))).await.unwrap().unwrap();
     assert_eq!(metrics.queue_split.get(), 1);
 }
+
+/// librdkafka sends small messages as one, which may be more than the topic takes, and these brokers do not tell how much that is.
+#[tokio::test]
+async fn small_messages_refused_together_do_not_make_larger_ones_be_split() {
+    let (cluster, options) = cluster();
+    let metrics = Metrics::new();
+    let writer = KafkaWriter::connect(&options, Arc::clone(&metrics)).unwrap();
+    writer.append(batch(0)).await.unwrap();
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[refused]);
+    let with = |text: String| {
+        let record = LogRecord { event_name: text, ..LogRecord::default() };
+        let scope = ScopeLogs { log_records: vec![record; 2], ..ScopeLogs::default() };
+        let resource = ResourceLogs { scope_logs: vec![scope], ..ResourceLogs::default() };
+        let payload = ExportLogsServiceRequest { resource_logs: vec![resource] }.encode_to_vec().into();
+        Batch { payload, ..batch(0) }
+    };
+    let error = timeout(DEADLINE, writer.append(with("small".into()))).await.unwrap().unwrap_err();
+    assert!(matches!(&error, QueueError::Unavailable(message) if message.contains("smaller")), "{error:?}");
+    append(&writer, 1).await;
+    timeout(DEADLINE, writer.append(with("x".repeat(2_000)))).await.unwrap().unwrap();
+    assert_eq!((metrics.queue_split.get(), metrics.queue_truncated.get()), (0, 0));
+}
