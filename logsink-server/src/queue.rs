@@ -28,7 +28,8 @@ pub struct Headers {
     pub instance: Option<String>,
     /// The sender's batch sequence number.
     pub sequence: Option<u64>,
-    /// The revision of the rules that have been applied already, by the sender or at ingest.
+    /// The revision of the rules that have been applied already: by the sender, at ingest, or at the drain (`sift`), which is seen
+    /// in dead letters.
     pub rules: Option<String>,
     /// The sender's loss counters.
     pub lost: Option<String>,

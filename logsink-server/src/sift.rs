@@ -1,7 +1,8 @@
 //! The server's rules, applied to what a sender has not applied any to itself: at the drain, or before, at ingest.
 //!
 //! At the drain a dropped record is marked, not cut out, so that the ids of the others stay what they are when the message is read again
-//! under other rules; at ingest it is cut out, and the message says that it has been sifted. The payload is copied only when a rule
+//! under other rules; at ingest it is cut out. The message says which rules it has been sifted by, so that they are not applied again: a
+//! record that no index takes has passed a limit or a window, and passes it when it is sent again from the dead letters. The payload is copied only when a rule
 //! changes something in a record, or takes one away. The base filter counts only where a document has one: without it, what
 //! other senders send is kept whatever its level. How many repeats a `dedup` rule has dropped is told by the next record that passes;
 //! the server adds no records of its own.
@@ -128,8 +129,8 @@ impl Sift {
         Self { rules, compiled, metrics }
     }
 
-    /// At the drain: the message with its dropped records marked, and redacted where rules say so. What is not OTLP goes on as it
-    /// is: the index knows what to do with it.
+    /// At the drain: the message with its dropped records marked, redacted where rules say so, and with the revision of the rules
+    /// that judged it. What is not OTLP goes on as it is: the index knows what to do with it.
     pub fn sift(&self, mut message: Message) -> Message {
         if message.headers.rules.is_some() {
             return message;
@@ -144,6 +145,7 @@ impl Sift {
             return message;
         }
         let Ok(judged) = self.judge(&snapshot, &message.payload) else { return message };
+        let revision = judged.service.map(|service| snapshot.revision(service));
         let edited = judged.edited(&message.payload, &[]);
         let Judged { mut dropped, changes, .. } = judged;
         match edited {
@@ -157,6 +159,7 @@ impl Sift {
             }
         }
         message.dropped = dropped;
+        message.headers.rules = revision;
         message
     }
 

@@ -245,6 +245,33 @@ fn what_its_sender_has_sifted_is_not_sifted_again() {
     assert!(sift(&[(None, "filter = \"off\"")]).sift(message).dropped.is_empty());
 }
 
+/// As a dead letter that is sent again: it has passed a limit once.
+#[test]
+fn what_the_drain_has_sifted_is_not_sifted_again() {
+    let rules =
+        "[[rule]]\nname = \"few\"\nwhen = 'service=cart'\nthen = { rate_limit = { per_second = 0.001, burst = 2 } }";
+    let sift = sift(&[(None, rules)]);
+    let sifted = sift.sift(message(&request()));
+    assert_eq!((sifted.dropped, sifted.headers.rules.as_deref()), (vec![], Some("g1-s0")));
+    let again = Message { payload: sifted.payload, headers: sifted.headers, ..message(&request()) };
+    assert!(sift.sift(again).dropped.is_empty());
+    assert_eq!(sift.sift(message(&request())).dropped, [0, 1], "another one is over the limit");
+}
+
+#[test]
+fn what_no_rules_have_judged_says_so() {
+    let garbage = Message { payload: bytes::Bytes::from_static(b"garbage"), ..message(&request()) };
+    for (documents, message, revision) in [
+        (vec![(Some("checkout"), "filter = \"off\"")], message(&request()), Some("g0-s1")),
+        (vec![(Some("other"), "filter = \"off\"")], message(&request()), None),
+        (vec![], message(&request()), None),
+        (vec![(None, "filter = \"off\"")], message(&ExportLogsServiceRequest::default()), None),
+        (vec![(None, "filter = \"off\"")], garbage, None),
+    ] {
+        assert_eq!(sift(&documents).sift(message).headers.rules.as_deref(), revision, "{documents:?}");
+    }
+}
+
 #[test]
 fn follows_changes_and_passes_on_what_is_not_otlp() {
     let (change, rules) = watch::channel(None);

@@ -149,7 +149,8 @@ async fn dead_letters_are_read_again_and_removed_under_their_writer() {
     // A request of two empty records.
     let payload = Bytes::from_static(b"\x0a\x06\x12\x04\x12\x00\x12\x00");
     let position = Position { partition: 0, offset: 42 };
-    let message = Message { position, epoch: 0, payload, headers: batch(3).headers, dropped: Vec::new() };
+    let headers = Headers { rules: Some("g1-s0".into()), ..batch(3).headers };
+    let message = Message { position, epoch: 0, payload, headers, dropped: Vec::new() };
     letters.put(&message, Some(1), "mapping: because", b"").await.unwrap();
     letters.put(&message, None, "not_otlp", b"\xff").await.unwrap();
     std::fs::write(dir.path().join("dead-letters.1.jsonl"), "{\"half\": ").unwrap();
@@ -158,6 +159,7 @@ async fn dead_letters_are_read_again_and_removed_under_their_writer() {
     let one = b"\x0a\x04\x12\x02\x12\x00".as_slice();
     assert_eq!(shown, [("42/1", "mapping: because", one), ("42", "not_otlp", b"\xff")]);
     assert_eq!((&*read[0].source, read[0].headers.sequence), ("queue/0/42", Some(3)));
+    assert_eq!(read[0].replay_headers().rules, Some("g1-s0".into()), "rules are applied once");
     assert_eq!(archive.purge().unwrap(), 2);
     assert_eq!(all().unwrap(), []);
     letters.put(&message, None, "again", b"x").await.unwrap();

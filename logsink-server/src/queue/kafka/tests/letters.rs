@@ -1,12 +1,16 @@
 //! The topic of dead letters, against a real broker.
 
+use std::sync::Arc;
+
 use super::{super::*, batch, broker::*};
 use crate::{
+    control::{Scope, Snapshot, Stored},
     metrics::Metrics,
     queue::{
         DeadLetters, Message, Position, QueueReader,
         dead::{DeadArchive, DeadLetter},
     },
+    sift::Sift,
 };
 
 fn message(offset: i64, payload: Bytes) -> Message {
@@ -80,4 +84,33 @@ async fn a_letter_that_is_too_large_is_kept_in_part() {
     let read_again = all(&options).await;
     assert_eq!(read_again[0].cut_from, Some(99_990));
     assert!(read_again[0].bytes.len() > 50_000 && bytes.starts_with(&read_again[0].bytes));
+}
+
+/// Rules are applied once: what a limit has let pass comes back, however many are sent again within a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_of_judged_records_come_back_past_the_rules() {
+    let options = options("dead-judged");
+    let text = "[[rule]]\nname = \"few\"\nthen = { rate_limit = { per_second = 0.001, burst = 20 } }".to_owned();
+    let documents = [(Scope::Global, Stored { text, revision: "7".into() })].into();
+    let rules = tokio::sync::watch::channel(Some(Arc::new(Snapshot { documents })));
+    let sift = Sift::new(rules.1, Metrics::new());
+    // A request of one empty record.
+    let read_first = |offset| message(offset, Bytes::from_static(b"\x0a\x04\x12\x02\x12\x00"));
+    let letters = KafkaDeadLetters::connect(&options, Metrics::new()).unwrap();
+    for offset in 0..20 {
+        let judged = sift.sift(read_first(offset));
+        assert!(judged.dropped.is_empty());
+        letters.put(&judged, Some(0), "mapping: because", b"").await.unwrap();
+    }
+    assert_eq!(sift.sift(read_first(20)).dropped, [0], "the limit is reached");
+
+    options.create_topic().await.unwrap();
+    let replayed = KafkaDeadArchive::connect(&options).unwrap().replay(all(&options).await).await;
+    assert_eq!(replayed.unwrap(), 20);
+    let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
+    for message in read(&mut reader, 20).await {
+        assert_eq!(message.headers.rules.as_deref(), Some("g7-s0"));
+        assert!(sift.sift(message).dropped.is_empty());
+    }
+    Box::new(reader).close().await.unwrap();
 }
