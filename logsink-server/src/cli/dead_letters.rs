@@ -1,17 +1,19 @@
 //! `logsink-server dead-letters`: looks at what no index took, sends it again, removes it.
 
+mod replay;
 mod show;
 
 use std::{
     collections::VecDeque,
     io::{self, BufRead, IsTerminal, Write},
-    time::Duration,
 };
 
 use clap::{Args, Subcommand};
-use logsink::transport::header;
 
-use self::show::{count, lines, page, table};
+use self::{
+    replay::Replay,
+    show::{count, lines, page, table},
+};
 use super::{client::ServerArgs, serve::Settings};
 use crate::{
     api::time,
@@ -19,15 +21,12 @@ use crate::{
     config::{Config, Mode},
     error::Error,
     queue::{
-        TRACEPARENT,
         dead::{DeadArchive, DeadLetter, Wanted},
         disk::DiskDeadArchive,
         kafka::KafkaDeadArchive,
     },
 };
 
-/// How long a server may take to take a letter back.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a letter that are shown in hexadecimal unless more are asked for.
 const HEX_BYTES: usize = 512;
 
@@ -81,6 +80,8 @@ enum DeadCommand {
         settings: Settings,
     },
     /// Send them again, under the ids that they would have had; they stay among the dead letters
+    ///
+    /// One that cannot be sent does not keep the others: it is named, with the reason, and the exit code is 1.
     Replay {
         #[command(flatten)]
         filter: Filter,
@@ -154,12 +155,12 @@ pub fn run(args: DeadLettersArgs) -> Result<(), Error> {
     let _within = runtime.enter();
     match args.command {
         DeadCommand::List { filter, limit, json, settings } => {
-            let letters = select(&*archive(&settings.load()?.config)?, &filter.wanted()?, limit)?;
+            let letters = select(&*archive(&settings.load()?.config)?, &filter.wanted()?, limit)?.letters;
             print(&if json { lines(&letters) } else { table(&letters) })
         }
         DeadCommand::Show { id, hex, settings } => {
             let wanted = Wanted { ids: vec![id.clone()], ..Wanted::default() };
-            let letters = select(&*archive(&settings.load()?.config)?, &wanted, 1)?;
+            let letters = select(&*archive(&settings.load()?.config)?, &wanted, 1)?.letters;
             let letter = letters.first();
             let letter = letter.ok_or_else(|| Error::Failed(format!("there is no dead letter {id}: see `list`")))?;
             print(&page(letter, hex))
@@ -175,26 +176,12 @@ pub fn run(args: DeadLettersArgs) -> Result<(), Error> {
                 return Err(Error::Usage("say which: IDs, a filter such as --reason, or --all".into()));
             }
             let config = settings.load()?.config;
-            let letters = select(&*archive(&config)?, &wanted, usize::MAX)?;
-            let (letters, cut): (Vec<_>, Vec<_>) = letters.into_iter().partition(|letter| letter.cut_from.is_none());
-            for letter in &cut {
-                print(&format!("{}: only a part of it was kept, which cannot be sent\n", letter.id))?;
-            }
-            if dry_run {
-                return print(&format!("{}would send {}\n", table(&letters), count(letters.len() as u64)));
-            }
-            let sent = match config.mode() {
-                Mode::Cluster => {
-                    let archive = KafkaDeadArchive::connect(&app::kafka_options(&config)?)?;
-                    runtime.block_on(archive.replay(letters))?
-                }
-                Mode::Standalone => runtime.block_on(send(&server, &letters))?,
-            };
-            print(&format!("sent {} again\n", count(sent)))?;
-            match cut.len() {
-                0 => Ok(()),
-                left => Err(Error::Failed(format!("{} could not be sent", count(left as u64)))),
-            }
+            let Selected { letters, missing } = select(&*archive(&config)?, &wanted, usize::MAX)?;
+            let replay = Replay::new(letters, missing);
+            let (text, end) =
+                if dry_run { replay.rehearse() } else { runtime.block_on(replay.send(&config, &server))? };
+            print(&text)?;
+            end
         }
         DeadCommand::Purge { yes, settings } => {
             let archive = archive(&settings.load()?.config)?;
@@ -214,10 +201,18 @@ fn archive(config: &Config) -> Result<Box<dyn DeadArchive>, Error> {
     })
 }
 
+struct Selected {
+    /// The last of those that are wanted.
+    letters: Vec<DeadLetter>,
+    /// The ids among those wanted that no letter has, whatever else it should be.
+    missing: Vec<String>,
+}
+
 /// The last `limit` of those that are wanted.
-fn select(archive: &dyn DeadArchive, wanted: &Wanted, limit: usize) -> Result<Vec<DeadLetter>, Error> {
-    let mut letters = VecDeque::new();
+fn select(archive: &dyn DeadArchive, wanted: &Wanted, limit: usize) -> Result<Selected, Error> {
+    let (mut letters, mut missing) = (VecDeque::new(), wanted.ids.clone());
     archive.each(&mut |letter| {
+        missing.retain(|id| *id != letter.id);
         if wanted.has(&letter) {
             letters.push_back(letter);
             if letters.len() > limit {
@@ -226,43 +221,7 @@ fn select(archive: &dyn DeadArchive, wanted: &Wanted, limit: usize) -> Result<Ve
         }
         true
     })?;
-    Ok(letters.into())
-}
-
-/// To a server without Kafka: through its door, where they are checked like any request.
-async fn send(server: &ServerArgs, letters: &[DeadLetter]) -> Result<u64, Error> {
-    let client = server.client(REQUEST_TIMEOUT)?;
-    let url = format!("{}/v1/logs", server.url.trim_end_matches('/'));
-    let mut sent = 0;
-    for letter in letters {
-        let headers = letter.replay_headers();
-        let mut request = client.post(&url).header("content-type", "application/x-protobuf").body(letter.bytes.clone());
-        let trace = headers.traceparent().map(str::to_owned);
-        let number = |number: Option<u64>| number.map(|number| number.to_string());
-        let all = [
-            (header::INSTANCE, headers.instance),
-            (header::SEQUENCE, number(headers.sequence)),
-            (header::FIRST, number((headers.first > 0).then_some(headers.first.into()))),
-            (header::RULES, headers.rules),
-            (TRACEPARENT, trace),
-        ];
-        for (name, value) in all {
-            if let Some(value) = value {
-                request = request.header(name, value);
-            }
-        }
-        let answer = request.send().await.map_err(|error| server.unreachable(&error))?;
-        if !answer.status().is_success() {
-            let status = answer.status();
-            return Err(Error::Failed(format!(
-                "{} was refused ({status}), {} sent before it: show it to see why",
-                letter.id,
-                count(sent)
-            )));
-        }
-        sent += 1;
-    }
-    Ok(sent)
+    Ok(Selected { letters: letters.into(), missing })
 }
 
 fn is_sure() -> Result<bool, Error> {
@@ -283,5 +242,35 @@ fn print(text: &str) -> Result<(), Error> {
         // `… | head` has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done.map_err(|source| Error::File { action: "write to", path: "standard output".into(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{DeadLetters, Headers, Message, Position, disk::DiskDeadLetters};
+
+    #[tokio::test]
+    async fn ids_that_no_letter_has_are_missing_and_those_that_a_filter_leaves_out_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = DiskDeadLetters::open(dir.path(), Default::default()).unwrap();
+        for offset in 0..3 {
+            let position = Position { partition: 0, offset };
+            let (payload, headers) = (b"x".as_slice().into(), Headers::default());
+            let message = Message { position, epoch: 0, payload, headers, dropped: Vec::new() };
+            letters.put(&message, None, "not_otlp", &message.payload).await.unwrap();
+        }
+        let wanted = |reason: &str| Wanted {
+            ids: ["1", "9999", "2"].map(str::to_owned).into(),
+            reason: Some(reason.to_owned()),
+            ..Wanted::default()
+        };
+        for (reason, limit, found) in
+            [("not_otlp", 9, vec!["1", "2"]), ("not_otlp", 1, vec!["2"]), ("mapping", 9, vec![])]
+        {
+            let selected = select(&DiskDeadArchive::new(dir.path()), &wanted(reason), limit).unwrap();
+            let ids: Vec<_> = selected.letters.iter().map(|letter| &*letter.id).collect();
+            assert_eq!((ids, selected.missing), (found, vec!["9999".to_owned()]), "{reason}, {limit}");
+        }
     }
 }

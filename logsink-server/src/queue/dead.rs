@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{Headers, QueueError};
+use crate::error::Error;
 
 /// A record, or a message, that no index took.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +24,19 @@ pub struct DeadLetter {
     pub bytes: Bytes,
     /// How many bytes there were, when only the first are kept.
     pub cut_from: Option<u64>,
+}
+
+/// What became of letters that were sent again.
+#[derive(Debug, Default)]
+pub struct Replayed {
+    /// How many were taken.
+    pub sent: u64,
+    /// The ids of those that were refused for what they are, and why.
+    pub refused: Vec<(String, String)>,
+    /// Why it ended early: it would have been the same for each one that was left.
+    pub stopped: Option<Error>,
+    /// The ids of those that were not sent because of that.
+    pub left: Vec<String>,
 }
 
 /// Which dead letters.

@@ -212,6 +212,9 @@ fn to_kafka(headers: &Headers) -> OwnedHeaders {
     own.chain(others).fold(kafka, |kafka, (key, value)| kafka.insert(Header { key, value: Some(value) }))
 }
 
+/// Beside a message that the reader kept only the beginning of: how many bytes it had.
+const TOO_LARGE: &str = "logsink-too-large";
+
 /// How many bytes of others' headers are kept of a message: tracing and routing take some hundred.
 const OTHERS_BYTES_MAX: usize = 8 << 10;
 

@@ -2,6 +2,7 @@
 //! was, and beside it, in headers, all that stood beside the message and why it is here.
 
 mod archive;
+mod replay;
 
 use std::sync::Arc;
 

@@ -250,19 +250,21 @@ impl Producer {
 }
 
 impl Sent {
-    /// The answer; none when it takes too long.
+    /// The answer; none when it takes too long. One that is there counts however late it is asked for: a time-out looks at it
+    /// before it looks at the clock.
     async fn wait(&mut self, patience: Duration) -> Option<Result<Answer, oneshot::error::RecvError>> {
-        while self.at.elapsed() < patience {
-            match timeout(PAUSE.min(patience), &mut self.answered).await {
+        loop {
+            let left = patience.saturating_sub(self.at.elapsed());
+            match timeout(PAUSE.min(left), &mut self.answered).await {
                 Ok(answer) => {
                     self.is_answered = true;
                     return Some(answer);
                 }
+                Err(_) if left.is_zero() => return None,
                 // A partition that failed may be tried again now.
                 Err(_) => self.client.go_on(),
             }
         }
-        None
     }
 }
 
@@ -295,4 +297,28 @@ fn patience(config: &ClientConfig) -> Duration {
     let told = property("delivery.timeout.ms").or_else(|| property("message.timeout.ms")).unwrap_or_default();
     // 0 is for ever, and librdkafka's.
     if told.is_zero() { Duration::from_secs(300) } else { told + MORE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who waits for many looks at the last of them late.
+    #[tokio::test]
+    async fn an_answer_that_is_there_counts_however_late_it_is_looked_at() {
+        let options = KafkaOptions { brokers: vec!["127.0.0.1:1".into()], ..KafkaOptions::default() };
+        let client = Client::new(&options.client(&[]), &options.topic).unwrap();
+        let patience = Duration::from_millis(1);
+        let at = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+        for is_there in [true, false] {
+            let (answer, answered) = oneshot::channel();
+            let mut sent = Sent { client: client.clone(), answered, is_answered: false, at, bytes: 1 };
+            if is_there {
+                answer.send(Ok(())).unwrap();
+                assert!(matches!(sent.wait(patience).await, Some(Ok(Ok(())))));
+            } else {
+                assert!(sent.wait(patience).await.is_none(), "its sender is still there");
+            }
+        }
+    }
 }

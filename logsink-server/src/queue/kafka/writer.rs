@@ -133,7 +133,7 @@ impl QueueWriter for KafkaWriter {
 }
 
 /// What stands around the payload at most, the first record's index included.
-fn overhead(headers: &Headers) -> usize {
+pub(super) fn overhead(headers: &Headers) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() + 2 * HEADER_FRAME_BYTES);
     let Headers { instance, rules, lost, others, .. } = headers;
     let others: usize = others.iter().map(|(key, value)| key.len() + value.len() + HEADER_FRAME_BYTES).sum();

@@ -1,4 +1,4 @@
-//! Reads the topic of dead letters from its beginning, without a place in any group, and sends letters back.
+//! Reads the topic of dead letters from its beginning, without a place in any group.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,13 @@ use rdkafka::{
     message::{BorrowedMessage, Headers as _},
 };
 
-use super::{APPENDED, CUT_FROM, REASON, RECORD, SOURCE, dead_topic};
+use super::{APPENDED, CUT_FROM, REASON, RECORD, SOURCE, dead_topic, replay::Replay};
 use crate::{
     metrics::Metrics,
     queue::{
         QueueError,
-        dead::{DeadArchive, DeadLetter},
-        kafka::{
-            KafkaOptions, Logged, config_error, from_kafka, payload,
-            producer::{Outgoing, Producer},
-            to_kafka,
-        },
+        dead::{DeadArchive, DeadLetter, Replayed},
+        kafka::{KafkaOptions, Logged, TOO_LARGE, config_error, from_kafka, payload, producer::Producer},
     },
 };
 
@@ -67,29 +63,13 @@ impl KafkaDeadArchive {
         ends.collect::<Result<_, _>>().map_err(away)
     }
 
-    /// Sends a letter back into the topic that it came from, to be indexed after all.
+    /// Sends letters back into the topic that they came from, to be indexed after all: as many as Kafka takes.
     ///
     /// # Errors
-    /// When Kafka does not take it.
-    pub async fn replay(&self, letters: Vec<DeadLetter>) -> Result<u64, QueueError> {
+    /// When a property is wrong.
+    pub async fn replay(&self, letters: Vec<DeadLetter>) -> Result<Replayed, QueueError> {
         let producer = Producer::new(self.options.clone(), Metrics::new())?;
-        producer.topic().await?;
-        let mut under_way = Vec::with_capacity(letters.len());
-        for letter in letters {
-            let headers = letter.replay_headers();
-            under_way.push(producer.send(Outgoing {
-                key: headers.instance.clone().unwrap_or_default(),
-                payload: letter.bytes,
-                headers: to_kafka(&headers),
-                time_ms: headers.appended_ms,
-            })?);
-        }
-        let mut done = 0;
-        for sent in under_way {
-            producer.answer(sent).await?;
-            done += 1;
-        }
-        Ok(done)
+        Ok(Replay::new(&producer, letters).run().await)
     }
 }
 
@@ -157,6 +137,7 @@ fn letter(message: &BorrowedMessage<'_>) -> DeadLetter {
         bytes: payload(message.payload()),
         cut_from: None,
     };
+    let mut read_from = None;
     // Another writer of the topic may have left any of them out.
     for kafka in message.headers().into_iter().flat_map(|headers| headers.iter()) {
         let text = String::from_utf8_lossy(kafka.value.unwrap_or_default());
@@ -166,9 +147,12 @@ fn letter(message: &BorrowedMessage<'_>) -> DeadLetter {
             RECORD => letter.record = text.parse().ok(),
             APPENDED => headers.appended_ms = text.parse().ok(),
             CUT_FROM => letter.cut_from = text.parse().ok(),
+            TOO_LARGE => read_from = text.parse().ok(),
             _ => {}
         }
     }
+    // What the reader kept of it may have been cut once more.
+    letter.cut_from = read_from.or(letter.cut_from);
     headers.others.retain(|(key, _)| !key.starts_with("logsink-dead-"));
     letter.headers = headers;
     letter

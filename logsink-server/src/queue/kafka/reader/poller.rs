@@ -24,7 +24,7 @@ use super::{
 };
 use crate::queue::{
     Headers, Message, Position, QueueError,
-    kafka::{config_error, from_kafka, queue_error},
+    kafka::{TOO_LARGE, config_error, from_kafka, queue_error},
 };
 
 /// Bytes that wait for `next`; a poll's batch more may be in. Four reads of drain's usual size.
@@ -45,8 +45,6 @@ const LAST_COMMIT: Duration = Duration::from_secs(6);
 
 /// What is kept of a message that is too large.
 const BEGINNING_BYTES: usize = 64 << 10;
-/// Under this header such a message says how many bytes it had.
-const TOO_LARGE: &str = "logsink-too-large";
 /// Wire type 7 does not exist.
 const NO_KEY: u8 = 7;
 

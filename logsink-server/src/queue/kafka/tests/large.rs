@@ -52,7 +52,7 @@ fn records(messages: &[Message]) -> BTreeMap<(u64, u32), (u64, usize)> {
 }
 
 /// A topic that is there already and takes less than our messages.
-async fn small(name: &str, bytes_max: usize) -> KafkaOptions {
+pub(super) async fn small(name: &str, bytes_max: usize) -> KafkaOptions {
     let options = options(name);
     options.create_topic().await.unwrap();
     limit(&options, bytes_max).await;

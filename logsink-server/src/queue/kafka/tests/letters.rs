@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{super::*, batch, broker::*};
+use super::{super::*, batch, broker::*, large::small};
 use crate::{
     control::{Scope, Snapshot, Stored},
     metrics::Metrics,
@@ -16,6 +16,20 @@ use crate::{
 fn message(offset: i64, payload: Bytes) -> Message {
     let headers = Headers { appended_ms: Some(1_767_225_600_000), ..batch(7).headers };
     Message { position: Position { partition: 3, offset }, epoch: 1, payload, headers, dropped: Vec::new() }
+}
+
+/// A letter of so many bytes, all of one sender.
+fn letter(sequence: u64, bytes: usize) -> DeadLetter {
+    DeadLetter {
+        id: format!("0/{sequence}"),
+        time_ms: 0,
+        reason: "mapping: because".into(),
+        source: String::new(),
+        record: None,
+        headers: Headers { sequence: Some(sequence), ..batch(0).headers },
+        bytes: vec![b'x'; bytes].into(),
+        cut_from: None,
+    }
 }
 
 /// As a command does: on a thread that may block.
@@ -57,7 +71,7 @@ async fn dead_letters_are_listed_sent_again_and_removed() {
     // Sent again, the records have their ids and the time at which the queue first took them.
     options.create_topic().await.unwrap();
     let replayed = KafkaDeadArchive::connect(&options).unwrap().replay(read_again.clone()).await.unwrap();
-    assert_eq!(replayed, 2);
+    assert_eq!((replayed.sent, replayed.refused, replayed.left), (2, vec![], vec![]));
     let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
     let mut messages = read(&mut reader, 2).await;
     messages.sort_by_key(|message| message.headers.sequence);
@@ -106,11 +120,49 @@ async fn letters_of_judged_records_come_back_past_the_rules() {
 
     options.create_topic().await.unwrap();
     let replayed = KafkaDeadArchive::connect(&options).unwrap().replay(all(&options).await).await;
-    assert_eq!(replayed.unwrap(), 20);
+    assert_eq!(replayed.unwrap().sent, 20);
     let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
     for message in read(&mut reader, 20).await {
         assert_eq!(message.headers.rules.as_deref(), Some("g7-s0"));
         assert!(sift.sift(message).dropped.is_empty());
     }
     Box::new(reader).close().await.unwrap();
+}
+
+/// What the topic takes is learnt on the way, with another client. Their partition takes no more than a batch of these letters at a
+/// time, so that others still wait when the old client ends: they are sent as well.
+#[tokio::test]
+async fn a_letter_that_is_too_large_to_be_sent_again_does_not_keep_the_others() {
+    let options = small("dead-over", 30_000).await;
+    let sizes = (0..1_200).map(|sequence| letter(sequence, if sequence % 400 == 7 { 90_000 } else { 4_000 }));
+    let replayed = KafkaDeadArchive::connect(&options).unwrap().replay(sizes.collect()).await.unwrap();
+    assert!(replayed.stopped.is_none(), "{replayed:?}");
+    let why = format!("it has 90000 bytes, and a message of {} 30000 at most", options.topic);
+    let mut refused = replayed.refused;
+    refused.sort();
+    assert_eq!(refused, ["0/407", "0/7", "0/807"].map(|id| (id.to_owned(), why.clone())));
+    assert_eq!((replayed.sent, replayed.left), (1_197, vec![]));
+    let mut reader = KafkaReader::connect(&options, &options.topic, Metrics::new()).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 1_197 {
+        seen.extend(sequences(&read(&mut reader, 1).await));
+    }
+    assert!([7, 407, 807].iter().all(|sequence| !seen.contains(sequence)));
+    Box::new(reader).close().await.unwrap();
+}
+
+/// It would be sent again as a message that ends in the middle.
+#[tokio::test]
+async fn a_message_of_which_the_reader_kept_the_beginning_is_a_letter_in_part() {
+    let options = KafkaOptions { message_bytes_max: 100_000, ..options("dead-part") };
+    let letters = KafkaDeadLetters::connect(&options, Metrics::new()).unwrap();
+    // The second one does not fit the topic of dead letters either.
+    for (offset, kept) in [(1, 60_000), (2, 99_990)] {
+        let mut message = message(offset, vec![0; kept].into());
+        message.headers.others.push((TOO_LARGE.into(), Bytes::from_static(b"67108864")));
+        letters.put(&message, None, "not_otlp", &message.payload).await.unwrap();
+    }
+    let kept: Vec<_> = all(&options).await.iter().map(|letter| (letter.cut_from, letter.bytes.len())).collect();
+    assert_eq!(kept[0], (Some(64 << 20), 60_000));
+    assert!(kept[1].0 == Some(64 << 20) && kept[1].1 < 99_990, "{kept:?}");
 }

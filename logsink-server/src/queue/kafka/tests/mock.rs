@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{super::*, batch};
 use crate::{
     metrics::Metrics,
-    queue::{Batch, Fetched, Position, QueueReader, QueueWriter},
+    queue::{Batch, Fetched, Position, QueueReader, QueueWriter, dead::DeadLetter},
 };
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -264,4 +264,47 @@ async fn small_messages_refused_together_do_not_make_larger_ones_be_split() {
     append(&writer, 1).await;
     timeout(DEADLINE, writer.append(with("x".repeat(2_000)))).await.unwrap().unwrap();
     assert_eq!((metrics.queue_split.get(), metrics.queue_truncated.get()), (0, 0));
+}
+
+/// Of one sender, so that they go to one partition.
+fn letters(count: usize, bytes: usize) -> Vec<DeadLetter> {
+    let bytes = Bytes::from(vec![b'x'; bytes]);
+    let letter = |index| DeadLetter {
+        id: format!("0/{index}"),
+        time_ms: 0,
+        reason: String::new(),
+        source: String::new(),
+        record: None,
+        headers: batch(0).headers,
+        bytes: bytes.clone(),
+        cut_from: None,
+    };
+    (0..count).map(letter).collect()
+}
+
+/// A letter's time does not run while those before it are sent.
+#[tokio::test]
+async fn letters_that_take_longer_than_the_patience_for_one_are_all_sent_again() {
+    let (cluster, mut options) = cluster();
+    // A message of this size is a batch, and a partition has one under way: six seconds, where a letter has four.
+    cluster.broker_round_trip_time(1, Duration::from_millis(100)).unwrap();
+    options.properties.insert("message.timeout.ms".into(), "3000".into());
+    let started = Instant::now();
+    let replayed = KafkaDeadArchive::connect(&options).unwrap().replay(letters(60, 600_000)).await.unwrap();
+    assert!(replayed.stopped.is_none() && replayed.sent == 60, "{replayed:?}");
+    assert!(started.elapsed() > Duration::from_secs(5), "the broker was not slow: {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn what_concerns_all_letters_ends_with_how_many_were_sent_and_which_are_left() {
+    let (cluster, options) = cluster();
+    let (well, refused) =
+        (RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR, RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED);
+    cluster.request_errors(RDKafkaApiKey::Produce, &[well, refused]);
+    // Two of them are more than a window.
+    let replayed = KafkaDeadArchive::connect(&options).unwrap().replay(letters(4, 5 << 20)).await.unwrap();
+    let stopped = replayed.stopped.map(|error| error.to_string()).unwrap_or_default();
+    assert!(stopped.contains("Kafka refuses"), "{stopped}");
+    assert_eq!((replayed.sent, replayed.refused), (1, vec![]));
+    assert_eq!(replayed.left, ["0/1", "0/2", "0/3"]);
 }
