@@ -8,7 +8,7 @@ mod archive;
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -88,7 +88,8 @@ impl DiskDeadLetters {
         let open = || {
             std::fs::create_dir_all(dir)?;
             let current = dir.join(CURRENT);
-            let file = File::options().create(true).append(true).open(&current)?;
+            let mut file = File::options().create(true).append(true).read(true).open(&current)?;
+            end_line(&mut file)?;
             File::open(dir)?.sync_all()?;
             let bytes = file.metadata()?.len();
             let previous = dir.join(PREVIOUS);
@@ -99,6 +100,17 @@ impl DiskDeadLetters {
         })?;
         Ok(Self { file: Arc::new(Mutex::new(letters)) })
     }
+}
+
+/// A line that a kill has cut must not take the next one with it.
+fn end_line(file: &mut File) -> io::Result<()> {
+    if file.metadata()?.len() == 0 {
+        return Ok(());
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") }
 }
 
 impl DeadLetters for DiskDeadLetters {

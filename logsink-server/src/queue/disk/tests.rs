@@ -166,6 +166,30 @@ async fn dead_letters_are_read_again_and_removed_under_their_writer() {
     assert_eq!(all().unwrap().len(), 1);
 }
 
+/// The end of a process that was killed while it wrote a letter, in the middle of a character.
+#[tokio::test]
+async fn a_letter_that_was_cut_does_not_take_the_next_one_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dead-letters.jsonl");
+    std::fs::write(&path, b"{\"time\":\"2026-01-01T00:00:00Z\",\"reason\":\"\xc3").unwrap();
+    let (position, headers) = (Position { partition: 0, offset: 42 }, batch(3).headers);
+    let message = Message { position, epoch: 0, payload: Bytes::new(), headers, dropped: Vec::new() };
+    for _ in 0..2 {
+        let letters = DiskDeadLetters::open(dir.path(), DiskDeadLettersOptions::default()).unwrap();
+        letters.put(&message, None, "not_otlp", b"x").await.unwrap();
+    }
+    let mut found = Vec::new();
+    DiskDeadArchive::new(dir.path())
+        .each(&mut |letter| {
+            found.push(letter.id);
+            true
+        })
+        .unwrap();
+    assert_eq!(found, ["42", "42"]);
+    let lines = std::fs::read(&path).unwrap().iter().filter(|&&byte| byte == b'\n').count();
+    assert_eq!(lines, 3, "a whole line is not ended once more");
+}
+
 #[tokio::test]
 async fn a_disk_that_refuses_loses_nothing_acknowledged_and_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();

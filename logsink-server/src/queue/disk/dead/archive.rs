@@ -42,9 +42,9 @@ impl DeadArchive for DiskDeadArchive {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(self.failed("read", &error)),
             };
-            for line in BufReader::new(file).lines() {
+            for line in BufReader::new(file).split(b'\n') {
                 let line = line.map_err(|error| self.failed("read", &error))?;
-                // The last line may be half written; a server that is killed leaves one, too.
+                // The last line may be half written, within a character; a server that is killed leaves one, too.
                 let Some(letter) = letter(&line) else {
                     tracing::warn!(file = name, "passed over a line that is no dead letter");
                     continue;
@@ -75,8 +75,8 @@ impl DeadArchive for DiskDeadArchive {
     }
 }
 
-fn letter(line: &str) -> Option<DeadLetter> {
-    let line: Value = serde_json::from_str(line).ok()?;
+fn letter(line: &[u8]) -> Option<DeadLetter> {
+    let line: Value = serde_json::from_slice(line).ok()?;
     let text = |key: &str| line[key].as_str().map(str::to_owned);
     let time: jiff::Timestamp = line["time"].as_str()?.parse().ok()?;
     let headers = Headers {
