@@ -97,7 +97,10 @@ pub async fn run(args: RulesArgs) -> anyhow::Result<()> {
         },
         RulesCommand::Instances { server } => {
             let url = url(&server, &["instances"])?;
-            let (_, body) = ask(&server, Method::GET, url, None).await?;
+            let (status, body) = ask(&server, Method::GET, url, None).await?;
+            if !status.is_success() {
+                return Err(refused(status, &body));
+            }
             let instances: Vec<crate::control::instances::Instance> =
                 serde_json::from_str(&body).context("the server's answer is not a list of instances")?;
             let mut lines = String::new();
@@ -133,13 +136,10 @@ impl Place {
         }
         let method = if text.is_some() { Method::PUT } else { Method::DELETE };
         let (status, body) = ask(&self.server, method, self.url()?, text).await?;
-        let answer: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
         if !status.is_success() {
-            bail!(
-                "{}",
-                answer["error"].as_str().map_or_else(|| format!("the server answered {status}"), str::to_owned)
-            );
+            return Err(refused(status, &body));
         }
+        let answer: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
         Ok(answer["revision"].as_str().unwrap_or_default().to_owned())
     }
 
@@ -151,8 +151,17 @@ impl Place {
         match status {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => Ok(Some(body)),
-            status => bail!("the server answered {status}: {body}"),
+            status => Err(refused(status, &body)),
         }
+    }
+}
+
+/// The server's reason where it gave one, as its API does.
+fn refused(status: StatusCode, body: &str) -> anyhow::Error {
+    let answer: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    match answer["error"].as_str() {
+        Some(reason) => anyhow::anyhow!("{reason}"),
+        None => anyhow::anyhow!("the server answered {status}"),
     }
 }
 
@@ -237,6 +246,22 @@ mod tests {
         assert_eq!(place(&["--server", "http://h:1"]).url().unwrap().as_str(), "http://h:1/api/v1/rules/global");
         let place = place(&["--server", "http://h:1/below/", "--service", "a/b c"]);
         assert_eq!(place.url().unwrap().as_str(), "http://h:1/below/api/v1/rules/service/a%2Fb%20c");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_refuses_to_list_instances_says_why() {
+        let away = async || (StatusCode::SERVICE_UNAVAILABLE, r#"{"error": "etcd is away"}"#);
+        let app = axum::Router::new()
+            .route("/api/v1/instances", axum::routing::get(away))
+            .route("/old/api/v1/instances", axum::routing::get(async || (StatusCode::NOT_FOUND, "<html>")));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+        for (url, reason) in [(url.clone(), "etcd is away"), (url + "/old", "the server answered 404 Not Found")] {
+            let args = Cli::try_parse_from(["rules", "instances", "--server", &url]).unwrap().args;
+            assert_eq!(run(args).await.unwrap_err().to_string(), reason);
+        }
+        serving.abort();
     }
 
     #[test]
