@@ -10,9 +10,10 @@ pub mod rules;
 pub mod serve;
 pub mod servers;
 
-use std::process::ExitCode;
+use std::{fmt::Write as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
 use crate::error::Error;
 
@@ -95,6 +96,19 @@ fn clean(text: &str) -> String {
         if steers(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
     }
     out
+}
+
+/// One JSON object and the end of its line. JSON lets pass what steers a terminal all the same; written as escapes it is the same to a
+/// program.
+fn json_line(object: &impl Serialize) -> serde_json::Result<String> {
+    let text = serde_json::to_string(object)?;
+    let mut line = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        // All of these are below U+10000, and stand in strings only. Writing to a string does not fail.
+        if steers(c) { _ = write!(line, "\\u{:04x}", u32::from(c)) } else { line.push(c) }
+    }
+    line.push('\n');
+    Ok(line)
 }
 
 /// Control characters but tabs, and what reorders text.

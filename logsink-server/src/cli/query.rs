@@ -11,7 +11,7 @@ use std::{
 use clap::Args;
 use serde_json::Value;
 
-use super::{clean, client::ServerArgs, steers};
+use super::{clean, client::ServerArgs, json_line};
 use crate::{
     api::search::Found,
     error::Error,
@@ -143,18 +143,6 @@ fn print(hits: &[Hit], json: bool, colour: bool, out: &mut impl Write) -> io::Re
         }
     }
     out.flush()
-}
-
-/// One JSON object. JSON lets pass what steers a terminal all the same; written as escapes it is the same to a program.
-fn json_line(hit: &Hit) -> io::Result<String> {
-    let text = serde_json::to_string(hit)?;
-    let mut line = String::with_capacity(text.len() + 1);
-    for c in text.chars() {
-        // All of these are below U+10000, and stand in strings only.
-        if steers(c) { _ = write!(line, "\\u{:04x}", u32::from(c)) } else { line.push(c) }
-    }
-    line.push('\n');
-    Ok(line)
 }
 
 /// `time LEVEL service target: message key=value …`

@@ -6,7 +6,12 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::{api::time, cli::clean, otlp, queue::dead::DeadLetter};
+use crate::{
+    api::time,
+    cli::{clean, json_line},
+    otlp,
+    queue::dead::DeadLetter,
+};
 
 /// Bytes of a letter that is no request that are shown as text, when they are text.
 const TEXT_BYTES: usize = 4 << 10;
@@ -38,7 +43,8 @@ pub(super) fn table(letters: &[DeadLetter]) -> String {
 
 /// A line of JSON for each.
 pub(super) fn lines(letters: &[DeadLetter]) -> String {
-    letters.iter().map(|letter| format!("{}\n", describe(letter))).collect()
+    // A value has no part that cannot be written.
+    letters.iter().filter_map(|letter| json_line(&describe(letter)).ok()).collect()
 }
 
 fn at(time_ms: i64) -> String {
@@ -159,6 +165,12 @@ mod tests {
         for text in [table(&[letter()]), page(&letter(), 512), lines(&[letter()])] {
             assert!(!text.contains('\u{1b}'), "{text}");
         }
+        let mut tricky = letter();
+        tricky.reason = "\u{9b}2J \u{202e}\u{2066} é".into();
+        let line = lines(&[tricky.clone()]);
+        assert!(line.contains(r"\u009b2J \u202e\u2066 é") && line.lines().count() == 1, "{line}");
+        let read: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["reason"], tricky.reason, "the same to a program");
         let page = page(&letter(), 512);
         assert!(page.contains("logs/3/42, record 2") && page.contains("not an OTLP request"), "{page}");
         assert!(page.contains("1b 5b 33 31 6d 67"), "{page}");
