@@ -185,10 +185,11 @@ mod tests {
             json!({}),
             json!({"managed_by": "someone", "stream": STREAM, "uuid": "u1"}),
             json!({"managed_by": "logsink", "stream": "logs-other-default", "uuid": "u1"}),
-            json!({"managed_by": "logsink", "stream": STREAM, "uuid": "of the index that this was restored from"}),
         ] {
             assert_eq!(mark(meta.clone()), Mark::Foreign, "{meta}");
         }
+        let restored = json!({"managed_by": "logsink", "stream": STREAM, "uuid": "of what it was restored from"});
+        assert_eq!(mark(restored), Mark::Copied);
     }
 
     fn index(name: &str, mark: Mark, ends_ms: Option<i64>, bytes: u64) -> Index {
@@ -202,6 +203,7 @@ mod tests {
             index("a2", Mark::Ours, Some(300), 10),
             index("a3", Mark::Ours, None, 10),
             index("b1", Mark::Foreign, Some(50), 1_000),
+            index("b2", Mark::Copied, Some(50), 1_000),
             index("b2", Mark::New, Some(60), 10),
             index("c1", Mark::Ours, Some(200), 10),
             index("c2", Mark::Ours, Some(2_000), 10),
