@@ -39,6 +39,7 @@ mod server {
                     pattern: Arc::new(route::Pattern::parse("logs-logsink-default").expect("this is a name")),
                     layout: layout::Layout::DataStream,
                     known: Arc::default(),
+                    taken: Arc::default(),
                     is_full: false,
                     streams_max: 0,
                     now_ns: 0,
