@@ -1,8 +1,9 @@
 //! A request's bytes on their way in: no byte is kept that was not reserved before.
 //!
 //! Where a request says how long it is, room for all of it is waited for, first come first served, before anything of it is
-//! read; meanwhile its bytes are the sender's, but for what the connection's window holds. A request that does not say it,
-//! and what comes out of a compressed one, takes room as it grows, and is told to try again when there is none.
+//! read; meanwhile its bytes are the sender's, but for what the connection's window holds. One that then comes slowly keeps room for what
+//! has come. A request that does not say how long it is, and what comes out of a compressed one, takes room as it grows, and is told to
+//! try again when there is none.
 
 use std::{cell::RefCell, io::Read, sync::Arc, time::Duration};
 
@@ -11,7 +12,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{Ingest, IngestError, json};
@@ -19,6 +20,10 @@ use super::{Ingest, IngestError, json};
 /// How long a request waits for room before it is told to try again: most are gone within milliseconds, and a sender waits
 /// for ten seconds.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a body that is still coming holds room for all of it: 16 MiB come within that at 70 Mbit/s. A few senders that say much and
+/// send it slowly would keep all others out else, for as long as a body may take.
+const HELD_WHOLE: Duration = Duration::from_secs(2);
 
 /// Bodies that are decompressed where they arrived: up to so many bytes, and while they do not grow above so many. More would
 /// keep a thread from the requests of others, for longer than handing over to another thread takes.
@@ -153,9 +158,22 @@ impl<B: HttpBody<Data = Bytes> + Unpin> Frames<B> {
             _ => BytesMut::with_capacity(len),
         };
         whole.put(first);
+        let (late, mut is_slow) = (sleep(HELD_WHOLE), false);
+        tokio::pin!(late);
         while whole.len() < len {
             let ended = || IngestError::Malformed("the body ended early".into());
-            let data = self.next().await?.ok_or_else(ended)?;
+            let data = tokio::select! {
+                biased;
+                data = self.next() => data?.ok_or_else(ended)?,
+                () = &mut late, if !is_slow => {
+                    room.shrink_to(whole.len());
+                    is_slow = true;
+                    continue;
+                }
+            };
+            if is_slow {
+                room.grow(data.len())?;
+            }
             match whole.len() + data.len() {
                 sum if sum > len => return Err(more()),
                 _ if data.len() == len => return Ok(data),

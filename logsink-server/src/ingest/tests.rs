@@ -400,3 +400,39 @@ async fn a_body_that_does_not_end_is_given_up() {
     assert_eq!((code, &headers["retry-after"]), (503, &"1".parse().unwrap()));
     assert_eq!(door.refused(Refusal::TooSlow), 1);
 }
+
+#[tokio::test]
+async fn a_body_that_comes_slowly_holds_room_for_what_has_come() {
+    let mut door = door(1 << 20);
+    let options = Options { request_bytes_max: 1 << 20, pending_bytes_max: 1 << 20, ..Options::default() };
+    door.ingest = Ingest::new(door.memory.clone(), None, options, door.metrics.clone());
+    let (slow, other) = (Bytes::from(payload(7_000)), Bytes::from(payload(6_000)));
+    assert!(slow.len() + other.len() > 1 << 20 && slow.len() < 1 << 20);
+    let (send, rest) = tokio::sync::mpsc::unbounded_channel::<std::io::Result<Bytes>>();
+    let rest = tokio_stream::wrappers::UnboundedReceiverStream::new(rest);
+    send.send(Ok(slow.slice(..100_000))).unwrap();
+    let request = Request::post("/v1/logs")
+        .header("content-type", "application/x-protobuf")
+        .header("content-length", slow.len())
+        .body(Body::from_stream(rest))
+        .unwrap();
+    let ingest = Arc::clone(&door.ingest);
+    let coming = tokio::spawn(async move { http::router(ingest).call(request).await.unwrap().status() });
+    let until_load = async |is_so: fn(u8) -> bool| {
+        while !is_so(door.ingest.load_percent()) {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    until_load(|load| load > 60).await;
+    until_load(|load| load < 20).await;
+    door.ingest.accept(other.clone(), Headers::default()).await.unwrap();
+    // What is still to come takes room as any other.
+    send.send(Ok(slow.slice(100_000..200_000))).unwrap();
+    until_load(|load| load > 15).await;
+    send.send(Ok(slow.slice(200_000..))).unwrap();
+    assert_eq!(coming.await.unwrap(), 200);
+    assert_eq!(
+        door.memory.batches.lock().unwrap().iter().map(|batch| batch.payload.clone()).collect::<Vec<_>>(),
+        [other, slow]
+    );
+}
