@@ -419,7 +419,9 @@ async fn a_body_that_comes_slowly_holds_room_for_what_has_come() {
     let ingest = Arc::clone(&door.ingest);
     let coming = tokio::spawn(async move { http::router(ingest).call(request).await.unwrap().status() });
     let until_load = async |is_so: fn(u8) -> bool| {
+        let deadline = Instant::now() + std::time::Duration::from_secs(20);
         while !is_so(door.ingest.load_percent()) {
+            assert!(Instant::now() < deadline, "{} %", door.ingest.load_percent());
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
     };
